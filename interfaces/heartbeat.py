@@ -1,0 +1,31 @@
+"""Heartbeat: report in, desired state out. `POST /baseos/v1/nodes/heartbeat`, `Authorization: Bearer <node token>`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from interfaces.desired import DesiredState
+from interfaces.journal import Ack
+from interfaces.reported import ReportedState
+from interfaces.wire import Id, Name, Wire
+
+
+class HeartbeatRequest(Wire):
+    node_id: Id
+    epoch: Id | None
+    """The journal's epoch; None while the journal cannot be opened (degraded)."""
+    agent_version: Name
+    sent_at_ms: int
+    reported: ReportedState
+
+
+class HeartbeatAnswer(Wire):
+    """200. The node's first one closes its enrollment."""
+
+    incarnation: Id
+    server_time_ms: int
+    desired: DesiredState
+    heartbeat_every_s: float = Field(default=60.0, gt=0)
+    """The server's to set; the device adds jitter."""
+    acks: tuple[Ack, ...] = Field(default=(), max_length=2)
+    """What Cloudly has of each lane of the epoch in the request."""
