@@ -1,0 +1,69 @@
+"""Why a chart looks up its moves in a dict and draws from `transitions`: the price of each, in one run.
+
+usage: bench_chart.py     prints Markdown
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import timeit
+from collections.abc import Callable
+from itertools import pairwise
+
+from journal.chart import Arrow, Chart, Waits
+
+WAITS = Waits("us", "the next one", None, "it comes", "go on")
+STATES = ("idle", "offered", "staged", "applying", "succeeded")
+CHART = Chart(
+    name="bench",
+    initial="idle",
+    arrows=tuple(Arrow(f"to-{b}", a, b) for a, b in pairwise(STATES)),
+    waits=dict.fromkeys(STATES[:-1], WAITS),
+    final=frozenset({"succeeded"}),
+)
+
+WEIGHED = """
+import time
+spent = time.process_time()
+print(spent, next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+"""Not ru_maxrss: it counts the parent's memory from before exec."""
+
+
+def program(body: str) -> tuple[float, float]:
+    """CPU seconds and peak MB of a whole program, the median of 7."""
+    seen = []
+    for _ in range(7):
+        text = f"{body}\n{WEIGHED}"
+        run = subprocess.run(
+            [sys.executable, "-c", text], capture_output=True, text=True, check=True
+        )
+        spent, peak = run.stdout.split()
+        seen.append((float(spent), int(peak) / 1024))
+    return statistics.median(s for s, _ in seen), statistics.median(p for _, p in seen)
+
+
+def per_call(act: Callable[[], object]) -> float:
+    return min(timeit.repeat(act, number=20_000, repeat=5)) / 20_000 * 1e6
+
+
+def main() -> None:
+    machine = CHART.machine
+    ours = per_call(lambda: CHART.next("offered", "to-staged"))
+    theirs = per_call(lambda: machine.events["to-staged"].transitions["offered"][0].dest)
+    asked = per_call(lambda: machine.get_transitions("to-staged", "offered")[0].dest)
+    without, small = program("import journal.chart, journal.journal")
+    with_it, large = program("import journal.chart, journal.journal, transitions")
+    print("| what | dict of the chart | transitions.Machine | ratio |")
+    print("|---|---:|---:|---:|")
+    print(f"| a look-up, in its tables | {ours:.2f} us | {theirs:.2f} us | {theirs / ours:.1f} |")
+    print(f"| a look-up, by its API | {ours:.2f} us | {asked:.2f} us | {asked / ours:.1f} |")
+    starts = f"{without * 1e3:.0f} ms CPU | {with_it * 1e3:.0f} ms CPU | {with_it / without:.2f}"
+    print(f"| a start of the program | {starts} |")
+    print(f"| its peak memory | {small:.1f} MB | {large:.1f} MB | {large / small:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

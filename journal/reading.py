@@ -1,0 +1,213 @@
+"""Everything that can be asked of a journal, the same for its writer and for a reader beside it.
+
+Rules
+- Every query is fetched at once: an open cursor would hold a snapshot, and a held snapshot lets the WAL grow.
+- Nothing here costs more because the journal is long: a stream is read from its first fact, a position is found by
+  bisection, and pages follow the key.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from journal.facts import Fact, Head, Lane, StreamInfo, split_name
+from journal.problems import Damaged, translate
+
+Row = tuple[Any, ...]
+Rows = Callable[[str, tuple[object, ...]], list[Row]]
+PAGE = 500
+ALL = -1
+"""SQLite's LIMIT for no limit."""
+NEWEST = 2**62
+
+_COLUMNS = "seq, n, stream, kind, src, dst, at_ms, boot, mono_ms, data, hash"
+# fmt: off
+_RANGE = {lane: f"SELECT {_COLUMNS} FROM {lane} WHERE seq > ? AND seq <= ?" for lane in Lane}  # noqa: S608 - ours
+_TAIL  = {lane: f"SELECT {_COLUMNS} FROM {lane} ORDER BY seq DESC LIMIT ?" for lane in Lane}  # noqa: S608 - ours
+_HEAD  = {lane: f"SELECT seq, hash, n FROM {lane} ORDER BY seq DESC LIMIT 1" for lane in Lane}  # noqa: S608 - ours
+_AT    = {lane: f"SELECT hash, n FROM {lane} WHERE seq = ?" for lane in Lane}  # noqa: S608 - ours
+# fmt: on
+_STREAMS = "SELECT machine, attempt, lane, first_seq, last_seq, carried FROM stream"
+
+
+class Reading:
+    """Asks through `rows`, which runs one query and returns all of its rows."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    @property
+    def epoch(self) -> str:
+        rows = self._rows("SELECT value FROM meta WHERE name = 'epoch'", ())
+        if not rows:
+            raise Damaged("read the epoch", "there is none", "keep the files for salvage")
+        return str(rows[0][0])
+
+    def facts(
+        self,
+        *,
+        lane: Lane | None = None,
+        stream: str | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[Fact]:
+        """In order. With a lane, `after` is a seq of that lane; without one it is an `n`, and both lanes are merged."""
+        count = ALL if limit is None else limit
+        found: list[Fact] = []
+        for each in Lane if lane is None else (lane,):
+            since = after if lane else self._seq_at(each, after)
+            first, last = self._span(each, stream) if stream else (0, NEWEST)
+            found += self._range(each, max(since, first), last, stream, count)
+        if lane is None:
+            found.sort(key=lambda fact: fact.n)
+        return found[:limit]
+
+    def pages(
+        self,
+        lane: Lane,
+        *,
+        after: int = 0,
+        upto: int = NEWEST,
+        stream: str | None = None,
+        size: int = PAGE,
+    ) -> Iterator[list[Fact]]:
+        """The facts of one lane with `after` < seq <= `upto`, a page at a time and none held between them."""
+        while page := self._range(lane, after, upto, stream, size):
+            yield page
+            after = page[-1].seq
+            if len(page) < size:
+                return
+
+    def tail(self, count: int, *, lane: Lane | None = None) -> list[Fact]:
+        """The newest `count` facts, oldest of them first."""
+        lanes = Lane if lane is None else (lane,)
+        found = [Fact(each, *row) for each in lanes for row in self._rows(_TAIL[each], (count,))]
+        found.sort(key=lambda fact: fact.n)
+        return found[-count:] if count else []
+
+    def head(self, lane: Lane) -> Head:
+        """Where the lane ends."""
+        rows = self._rows(_HEAD[lane], ())
+        return Head(rows[0][0], rows[0][1]) if rows else self.base(lane)
+
+    def base(self, lane: Lane) -> Head:
+        """What the lane's chain hangs on: genesis, or the last fact that was trimmed."""
+        return self._position("SELECT seq, hash FROM base WHERE lane = ?", lane)
+
+    def acked(self, lane: Lane) -> Head:
+        """Up to where Cloudly has this lane, as far as we know."""
+        return self._position("SELECT seq, hash FROM cursor WHERE lane = ?", lane)
+
+    def oldest(self, lane: Lane) -> int:
+        """The first seq that is still here; head + 1 when the lane is empty."""
+        return self.base(lane).seq + 1
+
+    def prev_hash(self, lane: Lane, seq: int) -> bytes:
+        """The hash before fact `seq`."""
+        found = self._hash_at(lane, seq - 1)
+        if found is None:
+            seen = f"fact {seq - 1} is not there"
+            raise Damaged(f"read {lane} before {seq}", seen, "ask from `oldest` on")
+        return found
+
+    def newest_n(self) -> int:
+        """The place of the newest fact among those of both lanes."""
+        return max((row[2] for lane in Lane for row in self._rows(_HEAD[lane], ())), default=0)
+
+    def streams(self, machine: str | None = None) -> list[StreamInfo]:
+        """Every attempt of every machine, or of one, by name and number."""
+        where, args = (" WHERE machine = ?", (machine,)) if machine else ("", ())
+        return [self._info(row) for row in self._rows(_STREAMS + where, args)]
+
+    def open_streams(self) -> list[StreamInfo]:
+        return [self._info(row) for row in self._rows(_STREAMS + " WHERE last_seq IS NULL", ())]
+
+    def stream(self, name: str) -> StreamInfo | None:
+        where = " WHERE machine = ? AND attempt = ?"
+        rows = self._rows(_STREAMS + where, split_name(name))
+        return self._info(rows[0]) if rows else None
+
+    def next_stream_name(self, machine: str) -> str:
+        """A name that no attempt of this machine has had."""
+        query = "SELECT coalesce(max(attempt), 0) FROM stream WHERE machine = ?"
+        return f"{machine}/{self._rows(query, (machine,))[0][0] + 1}"
+
+    def quick_check(self) -> list[str]:
+        """What SQLite says of the file: `ok`, or its complaints. It reads all of it."""
+        return [str(row[0]) for row in self._rows("PRAGMA quick_check", ())]
+
+    def _range(
+        self, lane: Lane, after: int, upto: int, stream: str | None, limit: int
+    ) -> list[Fact]:
+        query, args = _RANGE[lane], (after, upto)
+        if stream:
+            rows = self._rows(
+                query + " AND stream = ? ORDER BY seq LIMIT ?", (*args, stream, limit)
+            )
+        else:
+            rows = self._rows(query + " ORDER BY seq LIMIT ?", (*args, limit))
+        return [Fact(lane, *row) for row in rows]
+
+    def _span(self, lane: Lane, stream: str) -> tuple[int, int]:
+        """Between which positions of the lane the stream can have facts: (after, upto)."""
+        where = " WHERE machine = ? AND attempt = ?"
+        rows = self._rows(_STREAMS + where, split_name(stream))
+        if not rows:
+            return 0, NEWEST
+        _, _, home, first, last, _ = rows[0]
+        if lane == home:
+            return first - 1, last or NEWEST
+        began = self._rows(_AT[Lane(home)], (first,))
+        return (self._seq_at(lane, began[0][1]) if began else 0), NEWEST
+
+    def _seq_at(self, lane: Lane, n: int) -> int:
+        """The last position of the lane that is not after `n`; both grow together, so halving finds it."""
+        low, high = self.base(lane).seq, self.head(lane).seq
+        if n <= 0:
+            return low
+        while low < high:
+            middle = (low + high + 1) // 2
+            rows = self._rows(_AT[lane], (middle,))
+            if not rows or rows[0][1] <= n:  # gone: trimmed meanwhile, so it was older
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _hash_at(self, lane: Lane, seq: int) -> bytes | None:
+        rows = self._rows(_AT[lane], (seq,))
+        if rows:
+            return bytes(rows[0][0])
+        base = self.base(lane)
+        return base.hash if base.seq == seq else None
+
+    def _position(self, query: str, lane: Lane) -> Head:
+        rows = self._rows(query, (lane.value,))
+        if not rows:
+            raise Damaged(f"read {lane}", "a table has lost its row", "keep the files for salvage")
+        return Head(*rows[0])
+
+    def _info(self, row: Row) -> StreamInfo:
+        machine, attempt, home, first, last, carried = row
+        name, lane = f"{machine}/{attempt}", Lane(home)
+        if last is None:
+            query = _RANGE[lane] + " AND stream = ? AND dst <> '' ORDER BY seq DESC LIMIT 1"
+            newest = self._rows(query, (first - 1, NEWEST, name))
+        else:
+            newest = self._rows(_RANGE[lane], (last - 1, last))
+        final = Fact(lane, *newest[0]) if newest else None
+        return StreamInfo(name, lane, first, last, carried, final)
+
+
+def asking(connection: sqlite3.Connection, tried: str) -> Rows:
+    """Queries on one connection, with SQLite's errors in this room's family."""
+
+    def rows(query: str, args: tuple[object, ...]) -> list[Row]:
+        try:
+            return connection.execute(query, args).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error, tried=tried) from error
+
+    return rows
