@@ -1,0 +1,45 @@
+"""A balena Supervisor 19.0.5, true to its recordings: its local API, its applies, its locks, its oddities.
+
+In memory: `Supervisor(world, Setup(one_directory(path), uuid=..., api_key=...), MemoryTargets(...))`, started by
+`await tasks.start(supervisor.run)`, talked to through `supervisor.transport()`. Over sockets:
+`python -m simulators.supervisor --help`.
+
+Services misbehave by a label of the target state, `io.baseos.simulator.behaviour`:
+- `crash-after-start`: runs for 2 s, is `exited` for 1 s, and so on for ever; the update itself counts as applied;
+- `never-starts`: its container is made, but does not start; the apply is tried for ever;
+- `pull-fails`: the registry has no such image; the apply is tried for ever.
+
+What it was told is in `supervisor.told`; over sockets, on the control port (`GET /told`).
+
+Not simulated: VPN, deltas, the log stream, host configuration beyond the host name, contracts.
+"""
+
+from __future__ import annotations
+
+from simulators.supervisor.backend import BackendSetup, BackendTargets
+from simulators.supervisor.engine import BEHAVIOUR_LABEL, Behaviour, ContainerEvent
+from simulators.supervisor.locks import directory_each, one_directory
+from simulators.supervisor.setup import Setup, Told
+from simulators.supervisor.sources import MemoryTargets, Reported, TargetSource, target_state
+from simulators.supervisor.state import HostFacts
+from simulators.supervisor.supervisor import Supervisor
+from simulators.supervisor.timings import Timings
+
+__all__ = [
+    "BEHAVIOUR_LABEL",
+    "BackendSetup",
+    "BackendTargets",
+    "Behaviour",
+    "ContainerEvent",
+    "HostFacts",
+    "MemoryTargets",
+    "Reported",
+    "Setup",
+    "Supervisor",
+    "TargetSource",
+    "Timings",
+    "Told",
+    "directory_each",
+    "one_directory",
+    "target_state",
+]
