@@ -1,0 +1,5 @@
+"""`python -m cloudly`: the same as the `cloudly` command."""
+
+from cloudly.cli import main
+
+main()

@@ -1,0 +1,51 @@
+"""The application: `create_app(store, world, settings)`, an ASGI app without lifespan, task or thread."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from cloudly.http import answers
+from cloudly.http.device import DeviceApi
+from cloudly.http.headers import SafeHeaders
+from cloudly.http.live import Closing, Live
+from cloudly.http.page import Page
+from cloudly.http.supervisor import SupervisorApi
+from cloudly.problems import Refused
+from cloudly.settings import Settings
+from cloudly.store.store import Store
+from interfaces.world import World
+
+
+def create_app(
+    store: Store, world: World, settings: Settings, *, closing: Closing | None = None
+) -> FastAPI:
+    """Cloudly as an ASGI app. The caller opened the store and closes it."""
+    app = FastAPI(title="Cloudly", docs_url=None, redoc_url=None, openapi_url=None)
+    answers.install(app)
+    routes: list[BaseRoute] = [
+        *DeviceApi(store, world, settings).routes(),
+        *SupervisorApi(store, world, settings).routes(),
+        Route("/healthz", _health(store), methods=["GET"]),
+    ]
+    if settings.page:
+        live = Live(world, closing or Closing())
+        routes += Page(store, world, settings, live).routes()
+    app.router.routes[:] = routes  # nothing that FastAPI brings by itself
+    app.router.redirect_slashes = False  # an address is what it is
+    app.add_middleware(SafeHeaders)
+    return app
+
+
+def _health(store: Store) -> Callable[[Request], Awaitable[Response]]:
+    async def health(_request: Request) -> Response:
+        if store.broken:
+            raise Refused("busy", "The database failed.")
+        store.version()
+        return PlainTextResponse("OK")
+
+    return health

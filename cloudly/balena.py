@@ -1,0 +1,82 @@
+"""The target state as a balena Supervisor wants it. Pure; the same release gives the same bytes.
+
+Rules (recorded in supervisor/backend): the document is taken or refused as a whole; a device needs name, config and
+apps, an app id and name, a release id, a service id, image_id, image, environment and labels; values are strings.
+Without a stable ETag every poll would cancel and restart the running apply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+
+APP_ID = 1
+APP_NAME = "baseos"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetService:
+    id: int
+    name: str
+    image_id: int
+    image: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRelease:
+    id: int
+    commit: str
+    services: tuple[TargetService, ...]
+
+
+def target_state(*, uuid: str, name: str, app_uuid: str, release: TargetRelease | None) -> bytes:
+    """The body of `GET /device/v3/<uuid>/state`."""
+    apps = {} if release is None else {app_uuid: _app(release)}
+    document = {uuid: {"name": device_name(name, uuid), "config": {}, "apps": apps}}
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def etag(body: bytes) -> str:
+    """A strong one: equal tags mean equal bytes."""
+    return f'"{hashlib.sha256(body).hexdigest()[:40]}"'
+
+
+def matches(if_none_match: str | None, tag: str) -> bool:
+    """RFC 9110 §13.1.2: any of the listed tags, weak ones included, or `*`."""
+    if if_none_match is None:
+        return False
+    listed = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    return tag in listed or "*" in listed
+
+
+def device_name(name: str, uuid: str) -> str:
+    """A device name must not hold a newline, nor be empty."""
+    return re.sub(r"[^\w.\- ]", "-", name, flags=re.ASCII)[:60] or f"node-{uuid[:7]}"
+
+
+def _app(release: TargetRelease) -> dict[str, object]:
+    services = {service.name: _service(service) for service in release.services}
+    return {
+        "id": APP_ID,
+        "name": APP_NAME,
+        "class": "fleet",
+        "is_host": False,
+        "releases": {
+            release.commit: {"id": release.id, "services": services, "volumes": {}, "networks": {}}
+        },
+    }
+
+
+def _service(service: TargetService) -> dict[str, object]:
+    return {
+        "id": service.id,
+        "image_id": service.image_id,
+        "image": service.image,
+        "environment": {},
+        "labels": service.labels,
+        "running": True,
+        "composition": {"restart": "always"},
+    }

@@ -1,0 +1,149 @@
+"""`cloudly node`: nodes as Cloudly knows them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of
+
+if TYPE_CHECKING:
+    from cloudly.views import NodeView
+
+app = typer.Typer(help="Nodes: devices as Cloudly knows them.", no_args_is_help=True)
+NodeArgument = Annotated[
+    str, typer.Argument(metavar="NODE", help="Node id, the beginning of one, or host name.")
+]
+
+
+@app.command("list")
+def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show all nodes."""
+    from cloudly.store import reading
+    from cloudly.views import ago, node_view
+    from interfaces.world import RealWorld, now_ms
+
+    now, every_s = now_ms(RealWorld()), settings_of(data_dir).heartbeat_every_s
+    with opened(data_dir) as store:
+        versions = store.read(reading.versions)
+        rows = store.read(reading.nodes)
+    views = [node_view(dict(row), versions=versions, now_ms=now, every_s=every_s) for row in rows]
+    if as_json:
+        print_json([asdict(view) for view in views])
+        return
+    print_table(
+        ("node", "name", "state", "release", "wanted", "update", "last seen"),
+        [
+            (view.node_id[:12], view.hostname, view.state, view.release_version or short(view.release),
+             view.wanted_version, update_of(view), ago(view.last_seen_at_ms, now))
+            for view in views
+        ],
+        empty="No nodes yet. `cloudly token create` makes a join token for one.",
+    )  # fmt: skip
+
+
+@app.command()
+def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show one node: what it should be, what it is, what it did."""
+    from cloudly.reports import load
+    from cloudly.store import reading
+    from cloudly.views import node_view
+    from interfaces.world import RealWorld, now_ms
+
+    now, every_s = now_ms(RealWorld()), settings_of(data_dir).heartbeat_every_s
+    with opened(data_dir) as store:
+        row = store.read(lambda db: reading.find(db, node))
+        versions = store.read(reading.versions)
+        number = row["id"]
+        parts: dict[str, list[dict[str, Any]]] = {
+            name: [dict(one) for one in store.read(partial(question, node_n=number))]
+            for name, question in (
+                ("deployments", reading.deployments),
+                ("never_again", reading.never_again),
+                ("lanes", reading.lanes),
+                ("streams", reading.streams),
+                ("transitions", reading.transitions),
+            )
+        }
+    view = node_view(dict(row), versions=versions, now_ms=now, every_s=every_s)
+    if as_json:
+        print_json({**asdict(view), "reported": load(row["reported"]), **parts})
+        return
+    _print_node(view, parts, now)
+
+
+@app.command()
+def revoke(node: NodeArgument, *, data_dir: DataDir = None) -> None:
+    """Its credentials are refused from now on; a fresh join token brings it back."""
+    from cloudly.store import reading
+    from interfaces.world import RealWorld, now_ms
+
+    with opened(data_dir) as store:
+        row = store.read(lambda db: reading.find(db, node))
+        store.write_now(
+            lambda db: (
+                db.execute(
+                    "UPDATE node SET revoked_at_ms=? WHERE id=?", (now_ms(RealWorld()), row["id"])
+                ).rowcount
+            )
+        )
+    typer.echo(f"node {row['node_id']} is revoked")
+
+
+def _print_node(view: NodeView, parts: dict[str, list[dict[str, Any]]], now: int) -> None:
+    from cloudly.views import ago
+
+    facts = [
+        ("node", view.node_id),
+        ("name", view.hostname),
+        ("state", f"{view.state} {view.state_detail}".strip()),
+        ("last seen", ago(view.last_seen_at_ms, now)),
+        ("agent", view.agent_version),
+        ("release", view.release_version or short(view.release)),
+        (
+            "wanted",
+            f"{view.wanted_version or '-'} (generation {view.generation}, observed {view.observed_generation})",
+        ),
+        ("update", update_of(view)),
+        ("waits for", "; ".join(view.waiting) or None),
+    ]
+    print_table(("", ""), facts, empty="")
+    typer.echo("")
+    print_table(
+        ("deployment", "release", "state", "reason"),
+        [
+            (one["deployment"][:12], one["version"], one["state"], one["reason"])
+            for one in parts["deployments"]
+        ],
+        empty="No release was ordered yet. `cloudly release set` does.",
+    )
+    typer.echo("")
+    print_table(
+        ("when", "stream", "from", "to", "kind", "reason"),
+        [
+            (
+                ago(one["at_ms"], now),
+                one["stream"],
+                one["src"],
+                one["dst"],
+                one["kind"],
+                one["reason"],
+            )
+            for one in parts["transitions"][:20]
+        ],
+        empty="No transitions yet: the node has not shipped its journal.",
+    )
+
+
+def update_of(view: NodeView) -> str | None:
+    if view.update_state is None:
+        return view.deployment_state
+    progress = "" if view.progress_percent is None else f" {view.progress_percent} %"
+    return f"{view.update_state}{progress}"
+
+
+def short(commit: str | None) -> str | None:
+    return commit[:12] if commit else None

@@ -1,0 +1,213 @@
+"""`cloudly release`: what should run."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+    from cloudly.store.wanted import NewRelease
+    from interfaces.desired import UpdatePolicy
+
+app = typer.Typer(
+    help="Releases of the app layer, and which node should run which.", no_args_is_help=True
+)
+
+COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+VERSION = re.compile(r"[^\s\x00-\x1f]{1,200}")
+IMAGE = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
+SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
+LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+
+
+@app.command("set")
+def set_(  # noqa: PLR0913 - options of a command
+    where: Annotated[
+        list[str],
+        typer.Argument(metavar="[NODE] VERSION", help="The node (or --all) and the version."),
+    ],
+    *,
+    release: Annotated[
+        str, typer.Option(help="The release's commit: its identity, as the Supervisor reports it.")
+    ],
+    every_node: Annotated[
+        bool, typer.Option("--all", help="Every node, and each that enrolls later.")
+    ] = False,
+    image: Annotated[
+        list[str] | None, typer.Option(help="service=ref@sha256:..., once per service.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="service=key=value, for its container.")
+    ] = None,
+    health_soak: Annotated[
+        float | None, typer.Option(min=0, help="Seconds of unbroken health that count.")
+    ] = None,
+    health_deadline: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds until health is given up.")
+    ] = None,
+    apply_deadline: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds until an apply is given up.")
+    ] = None,
+    download_deadline: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds for the download.")
+    ] = None,
+    max_apply_attempts: Annotated[
+        int | None, typer.Option(min=1, max=100, help="How often to try to apply.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Even if it is set already, or needed a rollback there.")
+    ] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Define a release and make it the desired state of one node or of all."""
+    node, version = _where(where, every_node=every_node)
+    from cloudly.store.wanted import NewRelease
+
+    new = NewRelease(
+        _matching(COMMIT, release, "--release"),
+        _matching(VERSION, version, "version"),
+        images_of(image or []),
+        labels_of(label or []),
+    )
+    policy = policy_of(
+        health_soak_s=health_soak,
+        health_deadline_s=health_deadline,
+        apply_deadline_s=apply_deadline,
+        download_deadline_s=download_deadline,
+        max_apply_attempts=max_apply_attempts,
+    )
+    with opened(data_dir) as store:
+        done = store.write_now(lambda db: apply(db, new, policy, node, again=again))
+    if as_json:
+        print_json(done)
+        return
+    for one in done:
+        typer.echo(
+            f"{one['node']}: " + str(one.get("unchanged") or f"generation {one['generation']}")
+        )
+    if not done:
+        typer.echo("no nodes yet; each that enrolls will get it")
+
+
+def policy_of(**given: float | None) -> UpdatePolicy:
+    """The defaults, but for what was given. Raises BadParameter."""
+    from interfaces.desired import UpdatePolicy
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name, value in chosen.items():
+        if not math.isfinite(value):
+            raise typer.BadParameter(
+                f"--{name.removesuffix('_s').replace('_', '-')} must be finite"
+            )
+    return UpdatePolicy.model_validate(chosen)
+
+
+def apply(
+    db: Connection, new: NewRelease, policy: UpdatePolicy, node: str | None, *, again: bool
+) -> list[dict[str, object]]:
+    """One transaction: define, and order for one node or for all. Raises BadOrder; then nothing was changed."""
+    from cloudly.problems import BadOrder
+    from cloudly.store import reading, wanted
+    from interfaces.world import RealWorld, new_id, now_ms
+
+    world = RealWorld()
+    now, document = now_ms(world), policy.model_dump_json()
+    release = wanted.define_release(db, new, now)
+    if node is None:
+        wanted.set_default(db, release, document)
+        rows = [
+            (row["id"], row["node_id"])
+            for row in db.execute("SELECT id, node_id FROM node ORDER BY id")
+        ]
+    else:
+        found = reading.find(db, node)
+        rows = [(found["id"], found["node_id"])]
+    done: list[dict[str, object]] = []
+    for number, node_id in rows:
+        deployment = new_id(world)
+        order = wanted.Order(number, release, document, deployment, now)
+        try:
+            generation, why = wanted.set_release(db, order, again=again), "has it already"
+        except BadOrder as problem:
+            if node is not None:
+                raise
+            generation, why = None, str(problem)  # one node's past must not stop the others
+        one = {"node": node_id, "generation": generation}
+        done.append(one | ({"deployment": deployment} if generation else {"unchanged": why}))
+    return done
+
+
+@app.command("list")
+def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show the releases and how they fare."""
+    from cloudly.store import reading
+
+    with opened(data_dir) as store:
+        rows = [dict(row) for row in store.read(reading.releases)]
+    for row in rows:
+        row["images"] = json.loads(row["images"])
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("version", "release", "services", "wanted by", "succeeded", "never again"),
+        [
+            (row["version"], row["commit_id"][:12], " ".join(row["images"]), row["wanted_by"],
+             row["succeeded"], row["never_again"])
+            for row in rows
+        ],
+        empty="No releases yet. `cloudly release set` defines one.",
+    )  # fmt: skip
+
+
+def _where(where: list[str], *, every_node: bool) -> tuple[str | None, str]:
+    expected = 1 if every_node else 2
+    if len(where) != expected:
+        raise typer.BadParameter("give NODE VERSION, or --all VERSION")
+    return (None if every_node else where[0]), where[-1]
+
+
+def images_of(pairs: list[str]) -> dict[str, str]:
+    """service=ref@sha256:...; by digest, because a tag may change under a release. Raises BadParameter."""
+    images: dict[str, str] = {}
+    for pair in pairs:
+        service, _, image = pair.partition("=")
+        images[_matching(SERVICE, service, "--image")] = _matching(IMAGE, image, "--image")
+    return images
+
+
+def labels_of(triples: list[str]) -> dict[str, dict[str, str]]:
+    """service=key=value. Raises BadParameter."""
+    labels: dict[str, dict[str, str]] = {}
+    for triple in triples:
+        service, _, rest = triple.partition("=")
+        key, equals, value = rest.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--label {triple!r} is not service=key=value")
+        labels.setdefault(_matching(SERVICE, service, "--label"), {})[
+            _matching(LABEL, key, "--label")
+        ] = value
+    return labels
+
+
+def _matching(form: re.Pattern[str], text: str, option: str) -> str:
+    if form.fullmatch(text) is None:
+        raise typer.BadParameter(f"{option} {text!r} is malformed; for example {EXAMPLES[option]}")
+    return text
+
+
+EXAMPLES = {
+    "version": "2.1.0",
+    "--release": "--release 8f3c1d2ab90e4c5f",
+    "--image": "--image main=registry.example/app@sha256:<64 hex digits>",
+    "--label": "--label main=io.balena.features.supervisor-api=1",
+}

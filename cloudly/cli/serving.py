@@ -1,0 +1,38 @@
+"""`cloudly serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cloudly.cli.common import DataDir, settings_of
+
+
+def serve(
+    *,
+    data_dir: DataDir = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [env: CLOUDLY_HOST]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one. [env: CLOUDLY_PORT]")
+    ] = None,
+    page: Annotated[
+        bool | None, typer.Option("--page/--no-page", help="Serve the page. [env: CLOUDLY_PAGE]")
+    ] = None,
+    insecure_page: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure-page",
+            help="The page has no login yet: serve it to everyone who reaches this host.",
+        ),
+    ] = None,
+) -> None:
+    """Serve devices and the page until SIGTERM."""
+    from cloudly.logs import configure
+    from cloudly.serve import serve as run
+
+    settings = settings_of(data_dir, host=host, port=port, page=page, insecure_page=insecure_page)
+    configure(settings.log_level)
+    raise typer.Exit(run(settings))

@@ -1,0 +1,80 @@
+"""Reading a request's body within bounds: of size, of time, and of what gzip may grow to.
+
+A body is refused before it is parsed, and before the whole of it is here.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import anyio
+from starlette.requests import Request
+
+from cloudly.problems import Refused
+
+GZIP = 16 + zlib.MAX_WBITS  # zlib's own notation for "a gzip header"
+DIGITS = 12  # of a Content-Length that is worth reading as a number
+
+
+async def read_body(request: Request, *, limit: int, deadline_s: float) -> bytes:
+    """The body, decompressed. Raises Refused (too-large, malformed, busy)."""
+    declared = request.headers.get("content-length", "0")
+    if len(declared) > DIGITS or (declared.isdecimal() and int(declared) > limit):
+        raise _too_large(limit)
+    unpack = _unpacker(request, limit)
+    body = bytearray()
+    try:
+        with anyio.fail_after(deadline_s):
+            async for chunk in request.stream():
+                body += unpack(chunk, limit + 1 - len(body))
+                if len(body) > limit:
+                    raise _too_large(limit)
+        unpack.finish()
+    except TimeoutError:
+        raise Refused(
+            "busy", f"The body was not whole after {deadline_s:g} s.", status=408
+        ) from None
+    except zlib.error:
+        raise Refused(
+            "malformed", "The body is not gzip, as its header says.", status=400
+        ) from None
+    return bytes(body)
+
+
+def _unpacker(request: Request, limit: int) -> _Plain | _Gunzip:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding == "identity":
+        return _Plain()
+    if encoding == "gzip":
+        return _Gunzip(limit)
+    raise Refused("malformed", "Content-Encoding must be gzip or absent.", status=415)
+
+
+class _Plain:
+    def __call__(self, chunk: bytes, _room: int) -> bytes:
+        return chunk
+
+    def finish(self) -> None:
+        """Whatever came is whole."""
+
+
+class _Gunzip:
+    """Decompresses no more than there is room for, whatever the chunk would grow to."""
+
+    def __init__(self, limit: int) -> None:
+        self._inflate = zlib.decompressobj(GZIP)
+        self._limit = limit
+
+    def __call__(self, chunk: bytes, room: int) -> bytes:
+        unpacked = self._inflate.decompress(chunk, room)
+        if self._inflate.unconsumed_tail:
+            raise _too_large(self._limit)
+        return unpacked
+
+    def finish(self) -> None:
+        if not self._inflate.eof:
+            raise zlib.error("it ends early")
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused("too-large", f"At most {limit} bytes are taken.")

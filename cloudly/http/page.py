@@ -1,0 +1,188 @@
+"""The page: a list of nodes and one page per node, by plain GET, live where there is JavaScript.
+
+Rules:
+- Every text of a node is escaped by the template engine; nothing of it goes into a script, a style or a URL but its id.
+- There is no login yet: only this machine may look, by address and by name, unless the operator said otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from cloudly.http.live import Live
+from cloudly.http.templates import Pages, Static
+from cloudly.problems import Refused
+from cloudly.reports import facts, load, waiting_of
+from cloudly.settings import Settings, is_loopback
+from cloudly.store import reading
+from cloudly.store.store import Store
+from cloudly.views import NodeView, believable, node_view, with_moments
+from interfaces.world import World, now_ms
+
+SHOWN = 500
+
+
+def host_of(header: str) -> str:
+    """The host in a Host header, without its port."""
+    if header.startswith("["):
+        host, closed, _ = header[1:].partition("]")
+        return host if closed else ""
+    return header.partition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What the list shows at one moment."""
+
+    nodes: tuple[NodeView, ...]
+    total: int
+
+    def summary(self) -> dict[str, Any]:
+        counts = Counter(node.state for node in self.nodes)
+        return {"total": self.total, "shown": len(self.nodes), "counts": counts.most_common()}
+
+
+class Page:
+    def __init__(self, store: Store, world: World, settings: Settings, live: Live) -> None:
+        self._store = store
+        self._world = world
+        self._settings = settings
+        self._live = live
+        self._static = Static(Path(__file__).parent.parent / "static")
+        self._pages = Pages(self._static)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/", self.nodes, methods=["GET"]),
+            Route("/live", self.nodes_live, methods=["GET"]),
+            Route("/nodes/{node_id}", self.node, methods=["GET"]),
+            Route("/nodes/{node_id}/live", self.node_live, methods=["GET"]),
+            Route("/static/{name:path}", self.static, methods=["GET"]),
+        ]
+
+    async def nodes(self, request: Request) -> Response:
+        self._only_here(request)
+        fleet = self._fleet()
+        return self._html(
+            "nodes.html", nodes=fleet.nodes, host=request.headers.get("host", ""), **fleet.summary()
+        )
+
+    async def nodes_live(self, request: Request) -> Response:
+        self._only_here(request)
+        shown = {node.number: node for node in self._fleet().nodes}
+        seen: list[object] = [None]
+
+        def changes() -> str | None:
+            if not self._moved(seen):
+                return None
+            fleet = self._fleet()
+            changed = [node for node in fleet.nodes if shown.get(node.number) != node]
+            shown.update({node.number: node for node in changed})
+            return (
+                self._pages.rows(changed, fleet.summary(), now_ms(self._world)) if changed else None
+            )
+
+        return self._live.stream(request, changes)
+
+    async def node(self, request: Request) -> Response:
+        self._only_here(request)
+        return self._html("node.html", **self._node(request.path_params["node_id"]))
+
+    async def node_live(self, request: Request) -> Response:
+        self._only_here(request)
+        node_id = request.path_params["node_id"]
+        before: list[object] = [self._node(node_id)]
+        seen: list[object] = [None]
+
+        def changes() -> str | None:
+            if not self._moved(seen):
+                return None
+            shown = self._node(node_id)
+            if shown == before[0]:
+                return None
+            before[0] = shown
+            return self._pages.render("_node.html", now_ms(self._world), **shown)
+
+        return self._live.stream(request, changes)
+
+    async def static(self, request: Request) -> Response:
+        return self._static.answer(request)
+
+    def _html(self, template: str, **values: Any) -> Response:
+        now = now_ms(self._world)
+        body = self._pages.render(template, now, incarnation=self._store.incarnation, **values)
+        return HTMLResponse(body, headers={"cache-control": "no-store"})
+
+    def _moved(self, seen: list[object]) -> bool:
+        """Whether something may look different now: the store moved, or time did enough to turn a node late."""
+        tick = int(self._world.monotonic() / max(1.0, self._settings.heartbeat_every_s / 4))
+        current = (self._store.version(), tick)
+        moved, seen[0] = current != seen[0], current
+        return moved
+
+    def _only_here(self, request: Request) -> None:
+        """A name that others made to point at this machine (DNS rebinding) is refused as well."""
+        if not self._settings.insecure_page and not is_loopback(
+            host_of(request.headers.get("host", ""))
+        ):
+            raise Refused(
+                "not-found",
+                "The page is for this machine only, until it has a login (--insecure-page).",
+                status=421,
+            )
+
+    def _fleet(self) -> Fleet:
+        rows = self._store.read(lambda db: reading.nodes(db, limit=SHOWN))
+        versions = self._store.read(reading.versions)
+        total = self._store.read(reading.count_nodes)
+        return Fleet(tuple(self._view(row, versions) for row in rows), total)
+
+    def _view(self, row: Any, versions: dict[str, str]) -> NodeView:
+        return node_view(
+            self._fresh(row),
+            versions=versions,
+            now_ms=now_ms(self._world),
+            every_s=self._settings.heartbeat_every_s,
+        )
+
+    def _fresh(self, row: Any) -> dict[str, Any]:
+        """The row, with what is newer in memory."""
+        fresh = dict(row)
+        unsaved = self._store.unsaved.get(fresh["id"])
+        if unsaved is not None:
+            fresh["last_seen_at_ms"], fresh["reported"] = unsaved
+        return fresh
+
+    def _since(self, at_ms: int | None) -> int | None:
+        return at_ms if at_ms is not None and believable(at_ms, now_ms(self._world)) else None
+
+    def _node(self, node_id: str) -> dict[str, Any]:
+        """All that the node's page shows. Raises Refused (not-found)."""
+        row = self._store.read(lambda db: reading.node(db, node_id))
+        if row is None:
+            raise Refused("not-found")
+        number, reported = row["id"], load(self._fresh(row)["reported"])
+        read = self._store.read
+        return {
+            "node": self._view(row, read(reading.versions)),
+            "waiting": [
+                one | {"since_ms": self._since(one["since_ms"])} for one in waiting_of(reported)
+            ],
+            "facts": facts(dict(row), reported),
+            "last_good": row["last_good"],
+            "transitions": [
+                with_moments(dict(one)) for one in read(lambda db: reading.transitions(db, number))
+            ],
+            "deployments": [dict(one) for one in read(lambda db: reading.deployments(db, number))],
+            "never_again": [dict(one) for one in read(lambda db: reading.never_again(db, number))],
+            "lanes": [dict(one) for one in read(lambda db: reading.lanes(db, number))],
+            "reported": json.dumps(reported, indent=2, ensure_ascii=False),
+        }

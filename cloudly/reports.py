@@ -1,0 +1,92 @@
+"""What a node says about itself, read for people: shown, never trusted, tolerant of any JSON. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+INT64 = 2**63
+
+
+def waiting_of(reported: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the node says it waits for, machine by machine."""
+    listed = reported.get("waiting")
+    keys = ("stream", "state", "waits_for", "owner", "then")
+    return [
+        {key: text(mapping(one).get(key)) or "" for key in keys}
+        | {"since_ms": whole(mapping(one).get("since_ms"))}
+        for one in (listed if isinstance(listed, list) else [])
+    ]
+
+
+def waits(reported: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same, a sentence each."""
+    return tuple(f"{one['waits_for']} ({one['owner']})" for one in waiting_of(reported))
+
+
+def facts(row: Mapping[str, Any], reported: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a person looks for in a report, as far as it is there."""
+    supervisor = mapping(reported.get("supervisor"))
+    available = "available" if supervisor.get("available") is True else "not available"
+    addresses = reported.get("addresses")
+    named = (
+        ("Agent", row["agent_version"]),
+        ("Device type", row["device_type"]),
+        ("Host OS", text(reported.get("host_os_version"))),
+        (
+            "Supervisor",
+            " ".join(filter(None, (text(supervisor.get("version")), available)))
+            if supervisor
+            else None,
+        ),
+        (
+            "Addresses",
+            " ".join(str(one) for one in addresses) if isinstance(addresses, list) else None,
+        ),
+        ("Up for", span(reported.get("uptime_s"))),
+        ("Disk free", share(reported.get("disk"))),
+        ("Memory free", share(reported.get("memory"))),
+        ("Temperature", degrees(reported.get("temperature_c"))),
+        ("Clock", text(reported.get("clock"))),
+        ("Boot", text(reported.get("boot_id"))),
+    )
+    return [(name, value) for name, value in named if value]
+
+
+def span(seconds: object) -> str | None:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e10:
+        return None
+    minutes = int(seconds) // 60
+    return f"{minutes // 1440} d {minutes // 60 % 24} h {minutes % 60} min"
+
+
+def share(space: object) -> str | None:
+    total, free = whole(mapping(space).get("total_bytes")), whole(mapping(space).get("free_bytes"))
+    if total is None or free is None or not 0 < total < INT64 or not 0 <= free <= total:
+        return None
+    return f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB"
+
+
+def degrees(celsius: object) -> str | None:
+    return f"{celsius:.0f} °C" if isinstance(celsius, int | float) and abs(celsius) < 1000 else None
+
+
+def load(document: str | None) -> dict[str, Any]:
+    """A JSON object that a node sent; empty where it is none."""
+    try:
+        return mapping(json.loads(document)) if document else {}
+    except (ValueError, RecursionError):
+        return {}
+
+
+def mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,45 @@
+"""Join tokens as the operator handles them: made once, shown once, revoked at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from sqlite3 import Connection, Row
+
+from cloudly.problems import BadOrder
+from cloudly.tokens import fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    token: str
+    name: str
+    uses: int
+    now_ms: int
+    expires_at_ms: int | None
+
+
+def create(db: Connection, new: NewToken) -> int:
+    """Its number; of the token only the hash is kept."""
+    row = db.execute(
+        "INSERT INTO join_token(hash, name, uses, uses_left, created_at_ms, expires_at_ms)"
+        " VALUES(?,?,?,?,?,?) RETURNING id",
+        (fingerprint(new.token), new.name, new.uses, new.uses, new.now_ms, new.expires_at_ms),
+    ).fetchone()
+    return int(row[0])
+
+
+def listed(db: Connection) -> list[Row]:
+    return db.execute(
+        "SELECT t.id, t.name, t.uses, t.uses_left, t.created_at_ms, t.expires_at_ms, t.revoked_at_ms,"
+        " (SELECT group_concat(n.node_id, ' ') FROM join_use u JOIN node n ON n.id=u.node WHERE u.token=t.id) nodes"
+        " FROM join_token t ORDER BY t.id DESC"
+    ).fetchall()
+
+
+def revoke(db: Connection, token: int, now_ms: int) -> None:
+    """From now on it admits nobody. Raises BadOrder when there is no such token."""
+    done = db.execute(
+        "UPDATE join_token SET revoked_at_ms=coalesce(revoked_at_ms, ?) WHERE id=?", (now_ms, token)
+    )
+    if done.rowcount == 0:
+        raise BadOrder(f"there is no join token {token}: `cloudly token list` shows them")

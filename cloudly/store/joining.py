@@ -1,0 +1,175 @@
+"""How a device becomes a node: its agent's enrollment and its Supervisor's registration, with one join token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from sqlite3 import Connection
+
+from cloudly.enrollment import Admission, Credential, JoinToken, Use, admit, may_repeat
+from cloudly.problems import Refused
+from cloudly.store import wanted
+from cloudly.store.nodes import begin_epoch
+from cloudly.tokens import derive_node_token, fingerprint
+
+
+class Half(StrEnum):
+    """A node enrolls twice: its agent with an enrollment secret, its Supervisor with a key of its own."""
+
+    AGENT = "agent"
+    SUPERVISOR = "supervisor"
+
+
+USE = {
+    Half.AGENT: "SELECT secret_hash FROM join_use WHERE token=? AND node=?",
+    Half.SUPERVISOR: "SELECT device_key_hash FROM join_use WHERE token=? AND node=?",
+}
+RECORD = {
+    Half.AGENT: (
+        "INSERT INTO join_use(token, node, secret_hash, at_ms) VALUES(?1,?2,?3,?4)"
+        " ON CONFLICT(token, node) DO UPDATE SET secret_hash=?3"
+    ),
+    Half.SUPERVISOR: (
+        "INSERT INTO join_use(token, node, device_key_hash, at_ms) VALUES(?1,?2,?3,?4)"
+        " ON CONFLICT(token, node) DO UPDATE SET device_key_hash=?3"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An agent's wish to enroll. `nonce` and `deployment` are drawn for it and used only if needed."""
+
+    join_token: str
+    node_id: str
+    secret: str
+    epoch: str
+    agent_version: str
+    hostname: str
+    device_type: str
+    now_ms: int
+    nonce: str
+    deployment: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAsk:
+    """A Supervisor's registration: it chose its uuid and its key itself."""
+
+    join_token: str
+    node_id: str
+    api_key: str
+    device_type: str
+    info: str
+    now_ms: int
+    deployment: str
+    agent_version: str = ""
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    node_id: str
+    node_token: str
+    generation: int
+
+
+def check_join_token(db: Connection, token: str) -> None:
+    """Whether it is one at all, before anything else of the ask is looked at. Raises Refused."""
+    known = db.execute("SELECT 1 FROM join_token WHERE hash=?", (fingerprint(token),)).fetchone()
+    if known is None:
+        raise Refused("token-unknown")
+
+
+def enroll(db: Connection, ask: Ask) -> Enrolled:
+    """A node and its token. Raises Refused; then nothing is used up."""
+    presented = fingerprint(ask.secret)
+    admission, node = _admit(db, ask, Half.AGENT, presented)
+    if admission is Admission.REPEAT:
+        credential = may_repeat(_credential(db, node), presented=presented)
+    else:
+        _describe(db, node, ask)
+        credential = _new_credential(db, node, presented, ask)
+    begin_epoch(db, node, ask.epoch, now_ms=ask.now_ms, deployment=ask.deployment)
+    return Enrolled(
+        node_id=ask.node_id,
+        node_token=derive_node_token(ask.secret, node_id=ask.node_id, nonce=credential.nonce),
+        generation=credential.generation,
+    )
+
+
+def register_device(db: Connection, ask: DeviceAsk) -> int:
+    """The device id of a Supervisor's registration. Raises Refused."""
+    presented = fingerprint(ask.api_key)
+    admission, node = _admit(db, ask, Half.SUPERVISOR, presented)
+    if admission is not Admission.REPEAT:
+        db.execute(
+            "INSERT INTO device(node, key_hash, registered_at_ms, info) VALUES(?,?,?,?)"
+            " ON CONFLICT(node) DO UPDATE SET key_hash=excluded.key_hash,"
+            " registered_at_ms=excluded.registered_at_ms, info=excluded.info",
+            (node, presented, ask.now_ms, ask.info),
+        )
+        db.execute("UPDATE node SET revoked_at_ms=NULL WHERE id=?", (node,))
+    return node
+
+
+def _admit(
+    db: Connection, ask: Ask | DeviceAsk, half: Half, presented: bytes
+) -> tuple[Admission, int]:
+    """Admit or refuse one half of a node; a new use is recorded and, if need be, the node created."""
+    row = db.execute(
+        "SELECT id, uses_left, expires_at_ms, revoked_at_ms FROM join_token WHERE hash=?",
+        (fingerprint(ask.join_token),),
+    ).fetchone()
+    token = None if row is None else JoinToken(*row)
+    node = db.execute("SELECT id FROM node WHERE node_id=?", (ask.node_id,)).fetchone()
+    used = token and node and db.execute(USE[half], (token.id, node[0])).fetchone()
+    use = Use(used[0]) if used else None
+    admission = admit(token, use, presented=presented, now_ms=ask.now_ms)
+    assert token is not None  # noqa: S101 - admit refuses a missing one
+    if admission is Admission.REPEAT:
+        return admission, int(node[0])
+    node_n = int(node[0]) if node else _create(db, ask)
+    if admission is Admission.NEW_USE:
+        db.execute("UPDATE join_token SET uses_left=uses_left-1 WHERE id=?", (token.id,))
+    db.execute(RECORD[half], (token.id, node_n, presented, ask.now_ms))
+    return admission, node_n
+
+
+def _create(db: Connection, ask: Ask | DeviceAsk) -> int:
+    row = db.execute(
+        "INSERT INTO node(node_id, hostname, device_type, agent_version, created_at_ms)"
+        " VALUES(?,?,?,?,?) RETURNING id",
+        (ask.node_id, ask.hostname, ask.device_type, ask.agent_version, ask.now_ms),
+    ).fetchone()
+    wanted.order_default(db, int(row[0]), deployment=ask.deployment, now_ms=ask.now_ms)
+    return int(row[0])
+
+
+def _describe(db: Connection, node: int, ask: Ask) -> None:
+    """A fresh token is the operator's yes, also for a node that was revoked before."""
+    db.execute(
+        "UPDATE node SET hostname=?, device_type=?, agent_version=?, revoked_at_ms=NULL WHERE id=?",
+        (ask.hostname, ask.device_type, ask.agent_version, node),
+    )
+
+
+def _credential(db: Connection, node: int) -> Credential | None:
+    row = db.execute(
+        "SELECT secret_hash, nonce, generation, still_open FROM credential WHERE node=?", (node,)
+    ).fetchone()
+    return None if row is None else Credential(row[0], row[1], row[2], bool(row[3]))
+
+
+def _new_credential(db: Connection, node: int, presented: bytes, ask: Ask) -> Credential:
+    token = derive_node_token(ask.secret, node_id=ask.node_id, nonce=ask.nonce)
+    row = db.execute(
+        "INSERT INTO credential(node, token_hash, generation, secret_hash, nonce, still_open,"
+        " enrolled_at_ms) VALUES(?,?,1,?,?,1,?) ON CONFLICT(node) DO UPDATE SET"
+        " token_hash=excluded.token_hash, generation=generation+1, still_open=1,"
+        " secret_hash=excluded.secret_hash, nonce=excluded.nonce,"
+        " enrolled_at_ms=excluded.enrolled_at_ms"
+        " RETURNING secret_hash, nonce, generation, still_open",
+        (node, fingerprint(token), presented, ask.nonce, ask.now_ms),
+    ).fetchone()
+    return Credential(row[0], row[1], row[2], bool(row[3]))

@@ -1,0 +1,1 @@
+"""Alembic's migrations, run in process by `cloudly.store.migrate`."""

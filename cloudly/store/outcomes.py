@@ -1,0 +1,153 @@
+"""What a node's report about a deployment does to the database, in the transaction that stores the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from sqlite3 import Connection
+from typing import assert_never
+
+from cloudly.deployments import FAILED, ROLLED_BACK, SUCCEEDED, Deployment, Effect, fold
+from cloudly.store.wanted import Order, order
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """An `app-update` stream of a node has reached a state."""
+
+    node: int
+    deployment: str
+    state: str
+    reason: str
+    now_ms: int
+
+
+def apply(db: Connection, reached: Reached, new_id: Callable[[], str]) -> None:
+    """Move the deployment, and do once what follows. An id that is not this node's is ignored."""
+    row = db.execute(
+        "SELECT deployment, release, state, needs_rollback, closed FROM deployment WHERE deployment=? AND node=?",
+        (reached.deployment, reached.node),
+    ).fetchone()
+    if row is None:
+        return
+    before = Deployment(row[0], row[1], row[2], bool(row[3]), bool(row[4]))
+    after, effect = fold(before, reached.state)
+    if after == before:
+        return
+    db.execute(
+        "UPDATE deployment SET state=?, state_at_ms=?, reason=?, needs_rollback=?, closed=? WHERE deployment=?",
+        (
+            after.state,
+            reached.now_ms,
+            reached.reason,
+            after.needs_rollback,
+            after.closed,
+            after.deployment,
+        ),
+    )
+    match effect:
+        case Effect.NONE:
+            pass
+        case Effect.GOOD:
+            _good(db, reached, after)
+        case Effect.TURN_BACK:
+            _turn_back(db, reached, after, new_id)
+        case Effect.BACK:
+            _close_rollback(db, reached, SUCCEEDED)
+        case Effect.RETREAT:
+            _retreat(db, reached, after, new_id)
+        case Effect.STUCK:
+            _close_rollback(db, reached, FAILED)
+            _ask_the_operator(
+                db,
+                reached.node,
+                "a rollback failed: look at the node, then set a release that works",
+            )
+        case _:
+            assert_never(effect)
+
+
+def _good(db: Connection, reached: Reached, succeeded: Deployment) -> None:
+    db.execute(
+        "UPDATE node SET last_good=?, needs_operator=NULL WHERE id=?",
+        (succeeded.release, reached.node),
+    )
+    # A rollback that succeeded ends what it turned back, whether or not the node says so itself.
+    db.execute(
+        "UPDATE deployment SET state=?, state_at_ms=?, closed=1 WHERE closed=0 AND needs_rollback=1 AND node=?"
+        " AND deployment=(SELECT rollback_of FROM deployment WHERE deployment=?)",
+        (ROLLED_BACK, reached.now_ms, reached.node, succeeded.deployment),
+    )
+
+
+def _turn_back(
+    db: Connection, reached: Reached, failed: Deployment, new_id: Callable[[], str]
+) -> None:
+    db.execute(
+        "INSERT INTO never_again(node, release, deployment, reason, at_ms) VALUES(?,?,?,?,?) ON CONFLICT DO NOTHING",
+        (reached.node, failed.release, failed.deployment, reached.reason, reached.now_ms),
+    )
+    if not _still_wanted(db, failed):
+        return
+    if not _order_last_good(db, reached, failed, new_id, rollback_of=failed.deployment):
+        _ask_the_operator(
+            db,
+            reached.node,
+            "a rollback is needed and there is no last good release to go back to: set a release that works",
+        )
+
+
+def _retreat(
+    db: Connection, reached: Reached, failed: Deployment, new_id: Callable[[], str]
+) -> None:
+    """Nothing was applied. A Supervisor polls its target by itself: with the target left there, it would try later."""
+    if not _still_wanted(db, failed):
+        return
+    if not _order_last_good(db, reached, failed, new_id, rollback_of=None):
+        reason = f"the first release was given up ({reached.reason}): look at the node, then order one again"
+        _ask_the_operator(db, reached.node, reason)
+
+
+def _still_wanted(db: Connection, failed: Deployment) -> bool:
+    """Whether the node's target is that release still; the operator may want something else by now."""
+    row = db.execute(
+        "SELECT p.release FROM desired d JOIN deployment p ON p.deployment=d.deployment"
+        " JOIN deployment f ON f.node=d.node WHERE f.deployment=?",
+        (failed.deployment,),
+    ).fetchone()
+    return row is not None and bool(row[0] == failed.release)
+
+
+def _order_last_good(
+    db: Connection,
+    reached: Reached,
+    failed: Deployment,
+    new_id: Callable[[], str],
+    *,
+    rollback_of: str | None,
+) -> bool:
+    """Order the last good release, under the policy of what failed; False when there is none to go back to."""
+    good = db.execute(
+        "SELECT n.last_good FROM node n WHERE n.id=? AND n.last_good IS NOT ? AND NOT EXISTS"
+        " (SELECT 1 FROM never_again a WHERE a.node=n.id AND a.release=n.last_good)",
+        (reached.node, failed.release),
+    ).fetchone()
+    if good is None or good[0] is None:
+        return False
+    policy = db.execute(
+        "SELECT policy FROM deployment WHERE deployment=?", (failed.deployment,)
+    ).fetchone()[0]
+    order(db, Order(reached.node, good[0], policy, new_id(), reached.now_ms, rollback_of))
+    return True
+
+
+def _close_rollback(db: Connection, reached: Reached, state: str) -> None:
+    """The order to go back was carried out by the attempt that needed it, not by one of its own."""
+    db.execute(
+        "UPDATE deployment SET state=?, state_at_ms=?, reason=?, closed=1 WHERE node=? AND rollback_of=? AND closed=0",
+        (state, reached.now_ms, reached.reason, reached.node, reached.deployment),
+    )
+
+
+def _ask_the_operator(db: Connection, node: int, reason: str) -> None:
+    db.execute("UPDATE node SET needs_operator=? WHERE id=?", (reason, node))

@@ -1,0 +1,117 @@
+"""Questions of pages and of the CLI. They read what is committed and change nothing."""
+
+from __future__ import annotations
+
+from sqlite3 import Connection, Row
+
+from cloudly.problems import BadOrder
+
+NODES = (
+    "SELECT n.id, n.node_id, n.hostname, n.device_type, n.agent_version, n.created_at_ms, n.revoked_at_ms,"
+    " n.needs_operator, l.last_seen_at_ms, l.observed_generation,"
+    " s.reported, d.generation,"
+    " p.deployment, p.state AS deployment_state, p.closed AS deployment_closed, p.rollback_of,"
+    " r.version AS wanted_version,"
+    " r.commit_id AS wanted_release, g.version AS last_good"
+    " FROM node n LEFT JOIN node_live l ON l.node=n.id LEFT JOIN node_status s ON s.node=n.id"
+    " LEFT JOIN desired d ON d.node=n.id LEFT JOIN deployment p ON p.deployment=d.deployment"
+    " LEFT JOIN release r ON r.id=p.release LEFT JOIN release g ON g.id=n.last_good"
+)
+SHORTEST_PREFIX = 4
+
+
+def nodes(db: Connection, *, limit: int = 500) -> list[Row]:
+    """The newest nodes first."""
+    return db.execute(f"{NODES} ORDER BY n.id DESC LIMIT ?", (limit,)).fetchall()
+
+
+def node(db: Connection, node_id: str) -> Row | None:
+    found: Row | None = db.execute(f"{NODES} WHERE n.node_id=?", (node_id,)).fetchone()
+    return found
+
+
+def find(db: Connection, wanted: str) -> Row:
+    """A node by its id, a prefix of it, or its host name. Raises BadOrder when none or several are meant."""
+    exact = node(db, wanted)
+    if exact is not None:
+        return exact
+    prefix = wanted if len(wanted) >= SHORTEST_PREFIX else ""
+    found = db.execute(
+        f"{NODES} WHERE n.hostname=?1 OR (?2<>'' AND substr(n.node_id, 1, length(?2))=?2) LIMIT 2",
+        (wanted, prefix),
+    ).fetchall()
+    if not found:
+        raise BadOrder(f"there is no node {wanted!r}: `cloudly node list` shows them")
+    if len(found) > 1:
+        raise BadOrder(
+            f"{wanted!r} means several nodes: give the whole id, `cloudly node list` shows them"
+        )
+    row: Row = found[0]
+    return row
+
+
+def count_nodes(db: Connection) -> int:
+    return int(db.execute("SELECT count(*) FROM node").fetchone()[0])
+
+
+def versions(db: Connection) -> dict[str, str]:
+    """Commit to version, of all releases."""
+    return dict(db.execute("SELECT commit_id, version FROM release").fetchall())
+
+
+def releases(db: Connection) -> list[Row]:
+    return db.execute(
+        "SELECT r.commit_id, r.version, r.created_at_ms,"
+        " (SELECT count(*) FROM desired d JOIN deployment p ON p.deployment=d.deployment"
+        "  WHERE p.release=r.id) wanted_by,"
+        " (SELECT count(*) FROM deployment p WHERE p.release=r.id AND p.state='succeeded') succeeded,"
+        " (SELECT count(*) FROM never_again a WHERE a.release=r.id) never_again,"
+        " (SELECT json_group_object(s.name, i.image) FROM release_service i JOIN service s ON s.id=i.service"
+        "  WHERE i.release=r.id) images"
+        " FROM release r ORDER BY r.id DESC"
+    ).fetchall()
+
+
+def transitions(db: Connection, node_n: int, *, limit: int = 50) -> list[Row]:
+    """A node's last transitions, the newest first, in the journal's order."""
+    return db.execute(
+        "SELECT * FROM transition WHERE node=? ORDER BY epoch_n DESC, n DESC LIMIT ?",
+        (node_n, limit),
+    ).fetchall()
+
+
+def streams(db: Connection, node_n: int) -> list[Row]:
+    return db.execute(
+        "SELECT * FROM stream WHERE node=? ORDER BY epoch_n DESC, n DESC LIMIT 20", (node_n,)
+    ).fetchall()
+
+
+def lanes(db: Connection, node_n: int) -> list[Row]:
+    """Where each lane of each epoch stands, and what is missing or opaque in it."""
+    return db.execute(
+        "SELECT e.epoch, e.n epoch_n, l.lane, l.ack_seq, l.head_seq,"
+        " (SELECT count(*) FROM lane_gap g WHERE (g.node, g.epoch_n, g.lane)=(l.node, l.epoch_n, l.lane)) gaps,"
+        " (SELECT coalesce(sum(g.last_seq-g.first_seq+1), 0) FROM lane_gap g"
+        "  WHERE (g.node, g.epoch_n, g.lane)=(l.node, l.epoch_n, l.lane)) missing,"
+        " (SELECT coalesce(sum(c.opaque), 0) FROM journal_chunk c"
+        "  WHERE (c.node, c.epoch_n, c.lane)=(l.node, l.epoch_n, l.lane)) opaque"
+        " FROM lane l JOIN epoch e ON e.node=l.node AND e.n=l.epoch_n WHERE l.node=?"
+        " ORDER BY e.n DESC, l.lane LIMIT 10",
+        (node_n,),
+    ).fetchall()
+
+
+def deployments(db: Connection, node_n: int) -> list[Row]:
+    return db.execute(
+        "SELECT p.*, r.version, r.commit_id FROM deployment p JOIN release r ON r.id=p.release"
+        " WHERE p.node=? ORDER BY p.generation DESC LIMIT 20",
+        (node_n,),
+    ).fetchall()
+
+
+def never_again(db: Connection, node_n: int) -> list[Row]:
+    return db.execute(
+        "SELECT r.version, r.commit_id, a.reason, a.at_ms, a.deployment FROM never_again a"
+        " JOIN release r ON r.id=a.release WHERE a.node=?",
+        (node_n,),
+    ).fetchall()

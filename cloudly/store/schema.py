@@ -1,0 +1,231 @@
+"""The tables, as SQLAlchemy Core metadata: what Alembic migrates to and a test compares with.
+
+Rules:
+- Hot and cold columns live in different tables: a heartbeat that changes nothing writes nothing.
+- The journal is chunk rows: one append-only row per accepted batch; everything else about it is a projection.
+- Times are milliseconds since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Big = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(name, metadata, *columns, sqlite_strict=True)
+
+
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=nullable)
+
+
+def _int(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, Big, nullable=nullable)
+
+
+def _hash(name: str, *, nullable: bool = False, unique: bool = False) -> sa.Column[bytes]:
+    return sa.Column(name, sa.LargeBinary, nullable=nullable, unique=unique)
+
+
+def _node(*, key: bool = True) -> sa.Column[int]:
+    return sa.Column("node", Big, sa.ForeignKey("node.id"), primary_key=key, nullable=False)
+
+
+meta = _table("meta", sa.Column("key", sa.Text, primary_key=True), _text("value"))
+
+# -- who may enroll, and who did
+join_token = _table(
+    "join_token",
+    sa.Column("id", Big, primary_key=True),
+    _hash("hash", unique=True),
+    _text("name"),
+    _int("uses"),
+    _int("uses_left"),
+    _int("created_at_ms"),
+    _int("expires_at_ms", nullable=True),
+    _int("revoked_at_ms", nullable=True),
+)
+join_use = _table(
+    "join_use",
+    sa.Column("token", Big, sa.ForeignKey("join_token.id"), primary_key=True),
+    _node(),
+    _hash("secret_hash", nullable=True),
+    _hash("device_key_hash", nullable=True),
+    _int("at_ms"),
+)
+
+# -- nodes: cold
+node = _table(
+    "node",
+    sa.Column("id", Big, primary_key=True),  # also the balena device id
+    sa.Column("node_id", sa.Text, nullable=False, unique=True),
+    _text("hostname"),
+    _text("device_type"),
+    _text("agent_version"),
+    _int("created_at_ms"),
+    _int("revoked_at_ms", nullable=True),
+    _text("needs_operator", nullable=True),
+    sa.Column("last_good", Big, sa.ForeignKey("release.id"), nullable=True),
+)
+credential = _table(
+    "credential",
+    _node(),
+    _hash("token_hash", unique=True),
+    _int("generation"),
+    _hash("secret_hash"),
+    _text("nonce"),
+    _int("still_open"),
+    _int("enrolled_at_ms"),
+)
+device = _table(
+    "device",
+    _node(),
+    _hash("key_hash", unique=True),
+    _int("registered_at_ms"),
+    _text("info"),
+    _text("report", nullable=True),
+    _int("report_at_ms", nullable=True),
+)
+
+# -- nodes: hot
+node_live = _table(
+    "node_live",
+    _node(),
+    _int("last_seen_at_ms"),
+    _int("observed_generation"),
+    _hash("stable_hash"),
+)
+node_status = _table("node_status", _node(), _text("reported"))
+
+# -- journals
+epoch = _table(
+    "epoch",
+    _node(),
+    sa.Column("n", Big, primary_key=True),
+    _text("epoch"),
+    _int("began_at_ms"),
+    sa.UniqueConstraint("node", "epoch"),
+)
+lane = _table(
+    "lane",
+    _node(),
+    sa.Column("epoch_n", Big, primary_key=True),
+    sa.Column("lane", sa.Text, primary_key=True),
+    _int("ack_seq"),
+    _hash("ack_hash"),
+    _int("head_seq"),
+)
+lane_gap = _table(
+    "lane_gap",
+    _node(),
+    sa.Column("epoch_n", Big, primary_key=True),
+    sa.Column("lane", sa.Text, primary_key=True),
+    sa.Column("first_seq", Big, primary_key=True),
+    _int("last_seq"),
+    _int("at_ms"),
+)
+journal_chunk = _table(
+    "journal_chunk",
+    sa.Column("id", Big, primary_key=True),
+    _node(key=False),
+    _int("epoch_n"),
+    _text("lane"),
+    _int("first_seq"),
+    _int("last_seq"),
+    _int("received_at_ms"),
+    _int("opaque"),  # how many of its events could not be decoded
+    _text("events"),
+    sa.UniqueConstraint("node", "epoch_n", "lane", "first_seq"),
+)
+
+# -- projections of journals
+transition = _table(
+    "transition",
+    _node(),
+    sa.Column("epoch_n", Big, primary_key=True),
+    sa.Column("n", Big, primary_key=True),
+    _int("seq"),
+    _int("at_ms"),
+    _int("received_at_ms"),
+    _text("stream"),
+    _text("kind"),
+    _text("src"),
+    _text("dst"),
+    _text("reason"),
+)
+stream = _table(
+    "stream",
+    _node(),
+    sa.Column("epoch_n", Big, primary_key=True),
+    sa.Column("stream", sa.Text, primary_key=True),
+    _int("n"),
+    _text("lane"),
+    _text("state"),
+    _text("kind"),
+    _int("at_ms"),
+    _text("deployment", nullable=True),
+)
+
+# -- releases and what is wanted
+release = _table(
+    "release",
+    sa.Column("id", Big, primary_key=True),  # also the balena release id
+    sa.Column("commit_id", sa.Text, nullable=False, unique=True),
+    _text("version"),
+    _int("created_at_ms"),
+)
+service = _table(
+    "service",
+    sa.Column("id", Big, primary_key=True),  # also the balena service id
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+)
+release_service = _table(
+    "release_service",
+    sa.Column("id", Big, primary_key=True),  # also the balena image id
+    sa.Column("release", Big, sa.ForeignKey("release.id"), nullable=False),
+    sa.Column("service", Big, sa.ForeignKey("service.id"), nullable=False),
+    _text("image"),
+    _text("labels"),
+    sa.UniqueConstraint("release", "service"),
+)
+deployment = _table(
+    "deployment",
+    sa.Column("deployment", sa.Text, primary_key=True),
+    _node(key=False),
+    sa.Column("release", Big, sa.ForeignKey("release.id"), nullable=False),
+    _int("generation"),
+    _text("policy"),
+    _text("rollback_of", nullable=True),
+    _int("ordered_at_ms"),
+    _text("state"),
+    _int("state_at_ms", nullable=True),
+    _text("reason"),
+    _int("needs_rollback"),
+    _int("closed"),
+    sa.UniqueConstraint("node", "generation"),
+)
+desired = _table(
+    "desired",
+    _node(),
+    _int("generation"),
+    sa.Column("deployment", sa.Text, sa.ForeignKey("deployment.deployment"), nullable=False),
+)
+never_again = _table(
+    "never_again",
+    _node(),
+    sa.Column("release", Big, sa.ForeignKey("release.id"), primary_key=True),
+    sa.Column("deployment", sa.Text, sa.ForeignKey("deployment.deployment"), nullable=False),
+    _text("reason"),
+    _int("at_ms"),
+)

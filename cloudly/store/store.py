@@ -1,0 +1,190 @@
+"""The store: the one door to the database for the app, the page and the CLI.
+
+Rules:
+- What is written is durable when a call returns. Nothing is written by a heartbeat that changes nothing: its time and
+  its volatile values stay in memory and go out with the next heartbeat after `PRESENCE_EVERY_S`.
+- Another process (the CLI) may write beside us; every read sees what is committed.
+- A PostgreSQL store will be a second class with these methods; the decisions are shared.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from cloudly.ingest import Batch
+from cloudly.problems import StoreUnavailable
+from cloudly.store import joining, journals, migrate, nodes, wanted
+from cloudly.store.connection import connect
+from cloudly.store.group import Group
+from interfaces.desired import DesiredState
+from interfaces.journal import Ack
+from interfaces.world import World, new_id
+
+T = TypeVar("T")
+
+FILE = "cloudly.db"
+PRESENCE_EVERY_S = 15.0
+KEPT_DESIRED = 10_000
+
+
+class Store:
+    def __init__(self, connection: sqlite3.Connection, world: World) -> None:
+        self._connection = connection
+        self._world = world
+        self._group = Group(connection)
+        self._desired: OrderedDict[str, DesiredState] = OrderedDict()
+        self._unsaved: dict[int, tuple[int, str]] = {}
+        self._saved_at = world.monotonic()
+        self._beats = 0
+        self.incarnation = self._once("incarnation")
+        """Which life of this database it is."""
+        self.app_uuid = self._once(
+            "app-uuid", prefix="a"
+        )  # of digits only, a Supervisor removes it for ever
+
+    @classmethod
+    def open(cls, directory: Path, world: World) -> Store:
+        """The store in that directory, made or migrated if need be. Raises StoreProblem, OSError."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = directory / FILE
+        try:
+            with _alone(directory):
+                file.touch(mode=0o600)
+                connection = connect(file)
+                migrate.bring_up_to_date(file, connection)
+        except sqlite3.Error as problem:
+            raise StoreUnavailable(f"{file} could not be opened: {problem}") from problem
+        return cls(connection, world)
+
+    def close(self) -> None:
+        if self._unsaved and not self._group.broken:
+            self._group.write_now(self._save_presence)
+        self._connection.close()
+
+    # -- device path
+
+    def check_join_token(self, token: str) -> None:
+        self.read(lambda db: joining.check_join_token(db, token))
+
+    async def enroll(self, ask: joining.Ask) -> joining.Enrolled:
+        return await self._group.write(partial(joining.enroll, ask=ask))
+
+    async def register_device(self, ask: joining.DeviceAsk) -> int:
+        return await self._group.write(partial(joining.register_device, ask=ask))
+
+    def authenticate(self, token_hash: bytes) -> nodes.Caller:
+        return self.read(lambda db: nodes.authenticate(db, token_hash))
+
+    def authenticate_device(self, key: str) -> tuple[int, str]:
+        return self.read(lambda db: nodes.authenticate_device(db, key))
+
+    async def beat(self, heartbeat: nodes.Beat) -> None:
+        """Durable when it changed something; else remembered until the next write."""
+        caller = heartbeat.caller
+        self._beats += 1
+        if caller.still_open or caller.stable_hash != heartbeat.stable_hash:
+            self._unsaved.pop(caller.node, None)
+            await self._group.write(partial(nodes.beat, heartbeat=heartbeat))
+        else:
+            self._unsaved[caller.node] = (heartbeat.at_ms, heartbeat.reported)
+        if self._unsaved and self._world.monotonic() - self._saved_at >= PRESENCE_EVERY_S:
+            await self._group.write(self._save_presence)
+
+    async def ingest(self, node: int, batch: Batch, *, now_ms: int) -> Ack:
+        work = partial(
+            journals.ingest,
+            node=node,
+            batch=batch,
+            now_ms=now_ms,
+            new_id=partial(new_id, self._world),
+        )
+        return await self._group.write(work)
+
+    def acks(self, node: int, epoch: str) -> tuple[Ack, ...]:
+        return self.read(lambda db: journals.acks(db, node, epoch))
+
+    def desired(self, deployment: str | None) -> DesiredState:
+        """A deployment never changes, so it is read once."""
+        if deployment is None:
+            return DesiredState(generation=0)
+        known = self._desired.get(deployment)
+        if known is None:
+            known = self._desired[deployment] = wanted.desired_state(self._connection, deployment)
+            if len(self._desired) > KEPT_DESIRED:
+                self._desired.popitem(last=False)
+        return known
+
+    def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """An answer from what is committed. Raises StoreUnavailable."""
+        try:
+            return question(self._connection)
+        except sqlite3.OperationalError as problem:
+            raise StoreUnavailable(f"nothing was read: {problem}") from problem
+
+    async def save_device_report(self, node: int, report: str, at_ms: int) -> None:
+        await self._group.write(
+            partial(nodes.save_device_report, node=node, report=report, at_ms=at_ms)
+        )
+
+    # -- operators, and who watches
+
+    def write_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """One transaction at once, for the CLI."""
+        return self._group.write_now(work)
+
+    @property
+    def unsaved(self) -> dict[int, tuple[int, str]]:
+        """Last seen and report of nodes, newer than what the database says."""
+        return self._unsaved
+
+    @property
+    def waiting(self) -> int:
+        return self._group.waiting
+
+    @property
+    def broken(self) -> bool:
+        """The database failed; only another process can go on."""
+        return self._group.broken
+
+    def when_broken(self, stop: Callable[[], None]) -> None:
+        self._group.on_broken = stop
+
+    def version(self) -> tuple[int, int, int]:
+        """Differs whenever something that a page shows may have changed, by us or by another process."""
+        others = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return (self._group.commits, self._beats, others)
+
+    def _save_presence(self, db: sqlite3.Connection) -> None:
+        nodes.save_presence(db, self._unsaved)
+        self._unsaved = {}
+        self._saved_at = self._world.monotonic()
+
+    def _once(self, key: str, *, prefix: str = "") -> str:
+        """A value drawn at the database's birth."""
+        value = prefix + new_id(self._world)[len(prefix) :]
+
+        def draw(db: sqlite3.Connection) -> str:
+            db.execute("INSERT INTO meta VALUES(?,?) ON CONFLICT DO NOTHING", (key, value))
+            return str(db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()[0])
+
+        known = self._connection.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return str(known[0]) if known else self._group.write_now(draw)
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Only one process at a time creates or migrates."""
+    lock = os.open(directory / "migrate.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
