@@ -1,0 +1,5 @@
+"""`python -m baserunner`."""
+
+from baserunner.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Driving an update of the app layer through the local Supervisor."""

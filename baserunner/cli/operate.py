@@ -1,0 +1,105 @@
+"""`run`, `enroll`, `update check|force`, `reboot`: what changes something."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from baserunner.cli import show
+
+if TYPE_CHECKING:
+    from baserunner.orders import OrderKind
+    from baserunner.settings import Settings
+
+update_app = typer.Typer(help="Updates of the app layer.", no_args_is_help=True)
+
+ANSWER_WITHIN_S = 15.0
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("run", help="Run the agent, as the container's main process, until SIGTERM.")(run)
+    app.command("enroll", help="Give the agent a join token; enroll now if no agent runs.")(enroll)
+    app.command("reboot", help="Reboot the device through the Supervisor; proven by the boot id.")(
+        reboot
+    )
+
+
+def run() -> None:
+    """Run the agent."""
+    settings: Settings = show.settings()
+    # httpx would load its own command line, and with it rich, pygments and click: 6 MB of an agent's 55.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    from baserunner.cli.process import run_agent
+
+    raise typer.Exit(run_agent(settings))
+
+
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file", help="Read the join token from this file; default: standard input."
+    ),
+]
+
+
+def enroll(token_file: TokenFile = None) -> None:
+    """The token is never an argument: arguments are visible to every process of the host."""
+    import re
+
+    from pydantic import SecretStr
+
+    if token_file is None and sys.stdin.isatty():
+        typer.echo("join token: ", nl=False, err=True)
+    try:
+        raw = sys.stdin.readline() if token_file is None else token_file.read_text("ascii")
+    except (OSError, ValueError) as error:
+        show.fail(f"cannot read the join token: {type(error).__name__}", 2)
+    token = raw.strip()
+    if not re.fullmatch(r"[A-Za-z0-9_-]{20,200}", token):
+        show.fail("that is not a join token; `cloudly token create` makes one: bjt_...", 2)
+    from baserunner.cli.process import enroll_now
+
+    settings: Settings = show.settings()
+    code, said = enroll_now(settings, SecretStr(token))
+    typer.echo(said, err=code != 0)
+    raise typer.Exit(code)
+
+
+@update_app.command("check", help="Heartbeat now and see what Cloudly wants.")
+def check() -> None:
+    from baserunner.orders import OrderKind
+
+    _order(OrderKind.CHECK)
+
+
+@update_app.command("force", help="Apply the update under way even if others hold update locks.")
+def force(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,  # noqa: FBT002
+) -> None:
+    from baserunner.orders import OrderKind
+
+    if not yes:
+        typer.confirm("This deletes the update locks of other services. Go on?", abort=True)
+    _order(OrderKind.FORCE)
+
+
+def reboot(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,  # noqa: FBT002
+) -> None:
+    """Reboot the device."""
+    from baserunner.orders import OrderKind
+
+    if not yes:
+        typer.confirm("Reboot this device?", abort=True)
+    _order(OrderKind.REBOOT)
+
+
+def _order(kind: OrderKind) -> None:
+    from baserunner.cli.process import give_order
+
+    code, said = give_order(show.home(), kind)
+    typer.echo(said, err=code != 0)
+    raise typer.Exit(code)

@@ -1,0 +1,227 @@
+"""`baserunner doctor`: settings, data, journal, identity, clock, Cloudly, Supervisor; each with what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx
+from journal.verify import verify
+
+from baserunner.identity import FILE, read_identity
+from baserunner.neighbours.supervisor import HttpSupervisor
+from baserunner.problems import IdentityProblem, NeighbourProblem, SettingsProblem
+from baserunner.report import SKEWED_S
+from baserunner.settings import Environment, Settings, read_settings
+from interfaces.world import RealWorld
+from journal.lock import holder
+from journal.problems import JournalProblem, NoJournal
+from journal.reader import open_reader
+
+LITTLE_SPACE_BYTES = 20_000_000
+"""The journal, its WAL and its reserve stay below this for months."""
+WITHIN_S = 10.0
+NOBODY = 65534
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    verdict: str
+    """ok, note or bad."""
+    what: str
+    seen: str
+    todo: str = ""
+
+
+async def examine(environment: Environment) -> list[Finding]:
+    """Look at everything, change nothing but one temporary file."""
+    try:
+        settings = read_settings(dict(environment))
+    except SettingsProblem as problem:
+        return [
+            Finding(
+                "bad",
+                "settings",
+                str(problem),
+                "set it in the compose file or the fleet's variables",
+            )
+        ]
+    findings = [
+        Finding("ok", "settings", "complete"),
+        _runtime(settings),
+        _user(),
+        _data(settings.data_dir),
+        _journal(settings.home),
+        _identity(settings),
+        _agent(settings.home),
+    ]
+    async with httpx.AsyncClient(timeout=WITHIN_S, trust_env=False) as client:
+        findings += await _cloudly(client, settings)
+        findings.append(await _supervisor(client, settings))
+    return findings
+
+
+def _runtime(settings: Settings) -> Finding:
+    if settings.runtime == "baseos":
+        return Finding("ok", "runtime", "SERVEZONE_RUNTIME=baseos")
+    return Finding(
+        "note",
+        "runtime",
+        "SERVEZONE_RUNTIME is not set",
+        "set SERVEZONE_RUNTIME=baseos, so that a neighbour can tell this is BaseOS",
+    )
+
+
+def _user() -> Finding:
+    if os.geteuid() == NOBODY:
+        return Finding(
+            "bad",
+            "user",
+            f"uid {NOBODY}: the Supervisor ignores and deletes this user's update locks",
+            "run as uid 1001, as the image's entrypoint does",
+        )
+    return Finding("ok", "user", f"uid {os.geteuid()}")
+
+
+def _data(data_dir: Path) -> Finding:
+    if not data_dir.is_dir():
+        return Finding(
+            "bad", "data", f"{data_dir} is missing", "mount a volume there (BASEOS_DATA_DIR)"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=data_dir) as probe:
+            probe.write(b"x")
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return Finding(
+            "bad",
+            "data",
+            f"cannot write to {data_dir}: {error.strerror}",
+            "check owner, mode and space of the volume",
+        )
+    free = shutil.disk_usage(data_dir).free
+    if free < LITTLE_SPACE_BYTES:
+        return Finding("note", "data", f"{free // 1_000_000} MB free in {data_dir}", "make room")
+    return Finding("ok", "data", f"{data_dir} is writable, {free // 1_000_000} MB free")
+
+
+def _journal(home: Path) -> Finding:
+    try:
+        with open_reader(home) as reader:
+            found = verify(reader)
+    except NoJournal:
+        return Finding("note", "journal", "there is none yet", "`baserunner run` makes it")
+    except JournalProblem as problem:
+        return Finding("bad", "journal", str(problem), problem.todo)
+    if not found.ok:
+        first = found.problems[0]
+        return Finding(
+            "bad",
+            "journal",
+            f"{len(found.problems)} faults, first: {first.what}",
+            "keep a copy; `baserunner journal verify`",
+        )
+    return Finding("ok", "journal", f"{found.events} facts, chain unbroken")
+
+
+def _identity(settings: Settings) -> Finding:
+    try:
+        identity = read_identity(settings.home)
+    except IdentityProblem as problem:
+        return Finding(
+            "bad",
+            "identity",
+            str(problem),
+            "the agent keeps it aside and asks for a new join token",
+        )
+    if identity is None or identity.node_token is None:
+        if settings.join_token is None:
+            return Finding(
+                "bad",
+                "identity",
+                "not enrolled, and no join token",
+                "set BASEOS_JOIN_TOKEN or run `baserunner enroll`",
+            )
+        return Finding(
+            "note", "identity", "not enrolled yet", "`baserunner run` enrolls with the join token"
+        )
+    mode = (settings.home / FILE).stat().st_mode & 0o777
+    if mode != 0o600:
+        return Finding(
+            "bad", "identity", f"{FILE} has mode {mode:o}", f"chmod 600 {settings.home / FILE}"
+        )
+    return Finding("ok", "identity", f"node {identity.node_id}")
+
+
+def _agent(home: Path) -> Finding:
+    pid = holder(home)
+    if pid is None:
+        return Finding("note", "agent", "does not run", "start `baserunner run`")
+    return Finding("ok", "agent", f"runs, pid {pid}")
+
+
+async def _cloudly(client: httpx.AsyncClient, settings: Settings) -> list[Finding]:
+    try:
+        response = await client.get(settings.cloudly_url + "/healthz", follow_redirects=False)
+    except httpx.HTTPError as error:
+        return [
+            Finding(
+                "bad",
+                "cloudly",
+                f"cannot be reached: {type(error).__name__}",
+                "check BASEOS_CLOUDLY_URL, name resolution, the network and the certificate",
+            )
+        ]
+    if response.status_code != httpx.codes.OK:
+        return [
+            Finding(
+                "bad",
+                "cloudly",
+                f"answers {response.status_code} at /healthz",
+                "is this Cloudly, or a portal in between?",
+            )
+        ]
+    return [Finding("ok", "cloudly", "answers"), _clock(response.headers.get("date"))]
+
+
+def _clock(date: str | None) -> Finding:
+    try:
+        theirs = parsedate_to_datetime(date or "")
+    except ValueError:
+        return Finding("note", "clock", "Cloudly sends no date to compare with")
+    skew_s = (RealWorld().now() - theirs).total_seconds()
+    if abs(skew_s) > SKEWED_S:
+        return Finding(
+            "note",
+            "clock",
+            f"{skew_s:+.0f} s from Cloudly's",
+            "check the host's time service; order does not depend on it",
+        )
+    return Finding("ok", "clock", f"within {max(abs(skew_s), 1):.0f} s of Cloudly's")
+
+
+async def _supervisor(client: httpx.AsyncClient, settings: Settings) -> Finding:
+    if settings.supervisor_address is None or settings.supervisor_key is None:
+        return Finding(
+            "note",
+            "supervisor",
+            "no address and key: updates are not possible",
+            "label the service io.balena.features.supervisor-api: '1'",
+        )
+    supervisor = HttpSupervisor(client, settings.supervisor_address, settings.supervisor_key)
+    try:
+        await supervisor.ping()
+        version = await supervisor.version()
+    except NeighbourProblem as problem:
+        return Finding(
+            "bad",
+            "supervisor",
+            str(problem),
+            "check the address, the key and that the Supervisor runs",
+        )
+    return Finding("ok", "supervisor", f"version {version}")

@@ -1,0 +1,120 @@
+"""The loop that drives one attempt of one machine to its end.
+
+A step acts on the world and returns the one fact that happened, or says when to look again. The loop records the fact
+(legal, written, believed) and goes on with the next state's step. After a restart the same loop goes on from the
+recalled state: waking up is reading.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import anyio
+
+from baserunner.problems import LockProblem, NeighbourProblem
+from interfaces.world import World
+from journal.recall import Stream
+
+S = TypeVar("S")
+log = logging.getLogger(__name__)
+
+LEAST_WAIT_S = 0.001
+"""Stamps are in milliseconds: a shorter rest is rounding, and waiting for it would be a loop that never rests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """The one fact a step's act led to. `soon`: may become durable with the next durable fact."""
+
+    kind: str
+    data: Mapping[str, object] = field(default_factory=dict)
+    soon: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Nothing to record yet: look again after `seconds`, or when woken."""
+
+    seconds: float
+    why: str = ""
+
+
+Step = Callable[[Stream[S]], Awaitable[Happened | Later]]
+
+
+class Alarm:
+    """A sleep that can be ended early."""
+
+    def __init__(self) -> None:
+        self._rung = anyio.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait at most `seconds`; True if rung. A ring before the wait counts."""
+        with anyio.move_on_after(seconds):
+            await self._rung.wait()
+        rung = self._rung.is_set()
+        self._rung = anyio.Event()
+        return rung
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What driving needs beside the steps."""
+
+    world: World
+    retry_s: float
+    """How soon to look again when a neighbour did not answer."""
+    recorded: Callable[[Stream[Any]], None] = lambda _: None
+    """Told after each fact that was written."""
+    points: Callable[[str], None] = lambda _: None
+    """Told after each step, before its fact is written: where a harness kills."""
+
+    async def drive(
+        self,
+        stream: Stream[S],
+        steps: Mapping[str, Step[S]],
+        alarm: Alarm,
+        *,
+        stop_in: frozenset[str] = frozenset(),
+    ) -> None:
+        """Go on until the attempt has ended, or enters a state of `stop_in`.
+
+        Raises JournalProblem when a fact cannot be written.
+        """
+        while not stream.ended:
+            outcome = await self._step(stream, steps[stream.state])
+            self.points(f"after-step:{stream.name.partition('/')[0]}:{stream.state}")
+            if isinstance(outcome, Happened):
+                fact = stream.record(outcome.kind, outcome.data, soon=outcome.soon)
+                log.info("%s %s: %s -> %s", stream.name, fact.kind, fact.src, fact.dst)
+                self.recorded(stream)
+                if stream.state in stop_in:
+                    return
+            else:
+                await alarm.wait(max(outcome.seconds, LEAST_WAIT_S))
+
+    async def _step(self, stream: Stream[S], step: Step[S]) -> Happened | Later:
+        try:
+            return await step(stream)
+        except (NeighbourProblem, LockProblem) as problem:
+            log.warning("%s waits in %s: %s", stream.name, stream.state, problem)
+            return Later(self.retry_s, str(problem))
+
+
+def elapsed_s(stream: Stream[S], world: World, run_started: float) -> float:
+    """Seconds that the stream has been in its state, by the monotonic clock.
+
+    In a boot other than the one it was entered in, counted from this run's start: an unknown time in the dark is not
+    held against it. `run_started`: the monotonic clock at this run's start.
+    """
+    now = world.monotonic()
+    entered = stream.entered
+    if entered is not None and entered.boot_id == world.boot_id():
+        return max(now - entered.mono_ms / 1000, 0.0)
+    return now - run_started

@@ -1,0 +1,1 @@
+"""Turning a join token into a node and a node token."""

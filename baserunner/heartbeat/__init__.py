@@ -1,0 +1,1 @@
+"""Report in, desired state out, again and again."""

@@ -1,0 +1,58 @@
+"""The log: the commentary to the journal's story. One event a line, lower-case, named values, never a secret.
+
+Redaction happens in the formatter, so that it covers messages, arguments and tracebacks alike. It knows the live
+secrets by value and the tokens by their form.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+TOKENS = re.compile(
+    r"\b(b[jn]t_)[A-Za-z0-9_-]{6,}|((?:Bearer|ApiKey|Basic)\s+)\S+|(apikey=)[^&\s\"']+"
+)
+NOISY = ("httpx", "httpcore", "anyio", "asyncio")
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats as `time level logger message`, with every secret replaced."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._secrets: set[str] = set()
+        for secret in secrets:
+            self.hide(secret)
+
+    def hide(self, secret: str) -> None:
+        """From now on this value is replaced wherever it appears."""
+        if len(secret) >= 6:
+            self._secrets.add(secret)
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        text = f"{at}Z {record.levelname.lower():7} {record.name} {record.getMessage()}"
+        if record.exc_info and record.exc_info[1] is not None:
+            text += "\n" + self.formatException(record.exc_info)
+        return self.redact(text)
+
+    def redact(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "[secret]")
+        return TOKENS.sub(lambda m: f"{m[1] or m[2] or m[3]}[secret]", text)
+
+
+def set_up(level: str, secrets: Iterable[str]) -> RedactingFormatter:
+    """One handler on stderr. httpx and its like stay at WARNING: at INFO they print URLs, at DEBUG headers."""
+    formatter = RedactingFormatter(secrets)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    return formatter

@@ -1,0 +1,1 @@
+"""Who the agent talks to: Cloudly, the Supervisor, the host. One file each."""

@@ -1,0 +1,1 @@
+"""A reboot that an operator asked for, proven by the boot id."""

@@ -1,0 +1,131 @@
+"""Building the reported state: what the agent can see of its device, at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from baserunner.neighbours.host import Host
+from baserunner.neighbours.supervisor import Device, Supervisor
+from baserunner.problems import NeighbourProblem
+from baserunner.why import Why, explain_all
+from interfaces.journal import Ack, Lane
+from interfaces.reported import (
+    ClockState,
+    ReportedState,
+    SupervisorReport,
+    UpdateReport,
+    Waiting,
+)
+from interfaces.world import World
+from journal.facts import Lane as JournalLane
+from journal.recall import Stream
+
+SKEWED_S = 60.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What this run has learned from Cloudly's answers; forgotten by a restart, learned again by the next answer."""
+
+    skew_s: float | None = None
+    """Cloudly's clock minus ours."""
+    observed_generation: int = 0
+
+
+def clock_state(skew_s: float | None) -> ClockState:
+    if skew_s is None:
+        return ClockState.UNKNOWN
+    return ClockState.TRUSTED if abs(skew_s) <= SKEWED_S else ClockState.SKEWED
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSight:
+    """One look at the Supervisor."""
+
+    report: SupervisorReport
+    device: Device | None = None
+    release: str | None = None
+
+
+async def look_at_supervisor(supervisor: Supervisor | None) -> SupervisorSight:
+    """What it says of itself; a problem is part of the answer."""
+    if supervisor is None:
+        return SupervisorSight(
+            SupervisorReport(available=False, problem="no address and key are set")
+        )
+    try:
+        device = await supervisor.device()
+        state = await supervisor.state()
+    except NeighbourProblem as problem:
+        return SupervisorSight(SupervisorReport(available=False, problem=str(problem)[:2000]))
+    version = device.supervisor_version
+    return SupervisorSight(
+        SupervisorReport(available=True, version=version), device=device, release=state.release
+    )
+
+
+def report(  # noqa: PLR0913 - a report has many sources, each once
+    *,
+    world: World,
+    host: Host,
+    sight: SupervisorSight,
+    seen: Seen,
+    journal: Any | None,
+    update: Stream[Any] | None = None,
+    progress_percent: int | None = None,
+    degraded: tuple[str, ...] = (),
+) -> ReportedState:
+    """The reported state. `journal`: None while it cannot be opened."""
+    device = sight.device
+    addresses = tuple(device.ip_address.split()) if device else host.addresses()
+    return ReportedState(
+        observed_generation=seen.observed_generation,
+        release=sight.release,
+        update=None if update is None else _update(update, progress_percent),
+        supervisor=sight.report,
+        host_os_version=device.os_version if device else None,
+        addresses=addresses[:32],
+        boot_id=world.boot_id(),
+        uptime_s=host.uptime_s(),
+        disk=host.disk(),
+        memory=host.memory(),
+        temperature_c=host.temperature_c(),
+        clock=clock_state(seen.skew_s),
+        journal=() if journal is None else tuple(_head(journal, lane) for lane in JournalLane),
+        degraded=degraded,
+        waiting=() if journal is None else _waiting(explain_all(journal)),
+    )
+
+
+def _update(stream: Stream[Any], progress_percent: int | None) -> UpdateReport:
+    believed = stream.believed
+    return UpdateReport(
+        stream=stream.name,
+        deployment=believed.deployment,
+        release=believed.target.commit,
+        version=believed.target.version,
+        state=stream.state,
+        progress_percent=progress_percent if stream.state == "downloading" else None,
+    )
+
+
+def _head(journal: Any, lane: JournalLane) -> Ack:
+    head = journal.durable_head(lane)
+    return Ack(epoch=journal.epoch, lane=Lane(lane.value), seq=head.seq, hash=head.hash.hex())
+
+
+def _waiting(answers: list[Why]) -> tuple[Waiting, ...]:
+    return tuple(
+        Waiting(
+            stream=why.stream,
+            state=why.state,
+            waits_for=(f"{why.waits_for} ({why.reason})" if why.reason else why.waits_for)[:2000],
+            owner=why.owner,
+            since_ms=why.since_ms,
+            until_ms=why.until_ms,
+            then=why.then,
+        )
+        for why in answers[:20]
+        if not why.stream.startswith("heartbeat/")
+    )

@@ -1,0 +1,145 @@
+"""The agent's settings: the only reader of the environment.
+
+Secrets are read once and taken out of the environment of this process, so that no child inherits them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from baserunner.place import home_in, read_data_dir
+from baserunner.problems import SettingsProblem
+
+T = TypeVar("T")
+Environment = MutableMapping[str, str]
+
+SECRETS = ("BASEOS_JOIN_TOKEN", "BALENA_SUPERVISOR_API_KEY")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the deployer decided. Durations in seconds."""
+
+    cloudly_url: str
+    data_dir: Path
+    lock_dir: Path
+    join_token: SecretStr | None
+    supervisor_address: str | None
+    supervisor_key: SecretStr | None
+    device_uuid: str | None
+    runtime: str | None
+    heartbeat_min_s: float
+    """Never more often than this. How often is Cloudly's to say, in each answer."""
+    supervisor_poll_s: float
+    """How often the Supervisor is asked while an update is under way."""
+    log_level: str
+
+    @property
+    def home(self) -> Path:
+        return home_in(self.data_dir)
+
+
+def read_settings(environment: Environment) -> Settings:
+    """Settings from the environment; the secrets are removed from it.
+
+    Raises SettingsProblem: one line that names the variable and gives an example.
+    """
+    values = {name: value.strip() for name, value in environment.items() if value.strip()}
+    for name in SECRETS:
+        environment.pop(name, None)
+    settings = Settings(
+        cloudly_url=_url(values, "BASEOS_CLOUDLY_URL", "https://cloudly.example"),
+        data_dir=read_data_dir(values),
+        lock_dir=Path(values.get("BASEOS_LOCK_DIR", "/tmp/balena")),  # noqa: S108 - the Supervisor's own place
+        join_token=_secret(values, "BASEOS_JOIN_TOKEN", r"[A-Za-z0-9_-]{20,200}"),
+        supervisor_address=_optional_url(values, "BALENA_SUPERVISOR_ADDRESS"),
+        supervisor_key=_secret(values, "BALENA_SUPERVISOR_API_KEY", r"\w{1,200}"),
+        device_uuid=_matching(values, "BALENA_DEVICE_UUID", r"[0-9a-f]{32}([0-9a-f]{30})?"),
+        runtime=values.get("SERVEZONE_RUNTIME"),
+        heartbeat_min_s=_seconds(values, "BASEOS_HEARTBEAT_MIN_S", 1.0),
+        supervisor_poll_s=_seconds(values, "BASEOS_SUPERVISOR_POLL_S", 2.0),
+        log_level=_choice(values, "BASEOS_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
+    )
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    if (settings.supervisor_address is None) != (settings.supervisor_key is None):
+        missing = (
+            "BALENA_SUPERVISOR_ADDRESS"
+            if settings.supervisor_address is None
+            else "BALENA_SUPERVISOR_API_KEY"
+        )
+        raise SettingsProblem(
+            f"{missing} is missing while its partner is set: the Supervisor needs both "
+            "(label the service io.balena.features.supervisor-api: '1')"
+        )
+    if settings.runtime not in {None, "baseos"}:
+        raise SettingsProblem(
+            "SERVEZONE_RUNTIME says this is another runtime; for this agent: "
+            "SERVEZONE_RUNTIME=baseos"
+        )
+
+
+def _url(values: Environment, name: str, example: str) -> str:
+    raw = values.get(name)
+    if raw is None:
+        raise SettingsProblem(f"{name} is missing; for example {name}={example}")
+    parts = urlsplit(raw)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise SettingsProblem(f"{name} is not an http(s) address; for example {name}={example}")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingsProblem(
+            f"{name} may hold no user, query or fragment; for example {name}={example}"
+        )
+    return raw.rstrip("/")
+
+
+def _optional_url(values: Environment, name: str) -> str | None:
+    return _url(values, name, "http://127.0.0.1:48484") if name in values else None
+
+
+def _matching(values: Environment, name: str, pattern: str) -> str | None:
+    raw = values.get(name)
+    if raw is not None and not re.fullmatch(pattern, raw):
+        raise SettingsProblem(f"{name} is malformed: it must match {pattern}")
+    return raw
+
+
+def _secret(values: Environment, name: str, pattern: str) -> SecretStr | None:
+    raw = _matching(values, name, pattern)
+    return None if raw is None else SecretStr(raw)
+
+
+def _parsed(values: Environment, name: str, parse: Callable[[str], T], default: T, hint: str) -> T:
+    raw = values.get(name)
+    if raw is None:
+        return default
+    try:
+        return parse(raw)
+    except ValueError:
+        raise SettingsProblem(f"{name} is malformed: it must be {hint}") from None
+
+
+def _seconds(values: Environment, name: str, default: float) -> float:
+    seconds = _parsed(values, name, float, default, f"seconds; for example {name}={default:g}")
+    if not 0.01 <= seconds <= 86_400:
+        raise SettingsProblem(
+            f"{name} must lie between 0.01 and 86400 seconds; default {default:g}"
+        )
+    return seconds
+
+
+def _choice(values: Environment, name: str, allowed: tuple[str, ...]) -> str:
+    raw = values.get(name, allowed[0]).upper()
+    if raw not in allowed:
+        raise SettingsProblem(f"{name} must be one of {', '.join(allowed)}; default {allowed[0]}")
+    return raw

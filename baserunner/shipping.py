@@ -1,0 +1,148 @@
+"""Shipping the journal to Cloudly: in order, each fact once, nothing trimmed before its ack.
+
+Rules:
+- Only what is durable is shipped: a fact that a power cut could take back must not be known to Cloudly.
+- Cloudly owns the cursor. On a gap the device goes back to what Cloudly has; on a fork it stops and says so.
+- 413 halves the batch and never drops.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+
+from baserunner.neighbours.cloudly import Cloudly, OutOfStep
+from baserunner.problems import Refused
+from interfaces.journal import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_EVENTS,
+    Ack,
+    Head,
+    JournalBatch,
+    JournalEvent,
+)
+from interfaces.journal import Lane as WireLane
+from journal.facts import Fact, Lane
+from journal.journal import Journal
+from journal.problems import Fork
+
+log = logging.getLogger(__name__)
+
+EVENT_OVERHEAD_BYTES = 400
+"""What an event's other fields take on the wire, generously."""
+
+
+@dataclass(slots=True)
+class Shipper:
+    """The device's side of the contract, for one run."""
+
+    journal: Journal
+    cloudly: Cloudly
+    incarnation: str | None = None
+    stopped: dict[Lane, str] = field(default_factory=dict)
+    """Lanes that are out of step beyond repair, and why."""
+    _max_events: int = MAX_BATCH_EVENTS
+    _max_bytes: int = MAX_BATCH_BYTES
+
+    async def ship(self, node_token: SecretStr) -> float:
+        """Ship all that is durable, both lanes. Returns seconds to leave Cloudly alone. Raises NeighbourProblem."""
+        rest_s = 0.0
+        for lane in (Lane.CORE, Lane.LOG):
+            while lane not in self.stopped and self.pending(lane):
+                rest_s = await self._ship_batch(lane, node_token)
+                if rest_s > 0:
+                    return rest_s
+        return rest_s
+
+    def acked(self, ack: Ack) -> None:
+        """Take note of what Cloudly has. A different hash at the same place is a fork: the lane stops."""
+        if ack.epoch != self.journal.epoch:
+            return
+        lane = Lane(ack.lane.value)
+        if ack.seq > self.journal.head(lane).seq:
+            self._stop(lane, "Cloudly has facts that this journal has not: part of it was lost")
+            return
+        if ack.seq == self.journal.acked(lane)[0]:
+            return
+        try:
+            self.journal.ack(lane, ack.seq, bytes.fromhex(ack.hash))
+        except Fork as fork:
+            self._stop(lane, str(fork))
+
+    def pending(self, lane: Lane) -> bool:
+        """Whether this lane has durable facts that Cloudly has not acked."""
+        return self.journal.durable_head(lane).seq > self.journal.acked(lane)[0]
+
+    async def _ship_batch(self, lane: Lane, node_token: SecretStr) -> float:
+        batch = self._batch(lane)
+        try:
+            answer = await self.cloudly.ship(batch, node_token)
+        except OutOfStep as out_of_step:
+            self._step_back(lane, out_of_step)
+            return 1.0
+        except Refused as refused:
+            if refused.status != 413 or self._max_events == 1:
+                raise
+            self._max_events = max(self._max_events // 2, 1)
+            self._max_bytes = max(self._max_bytes // 2, 1)
+            return 0.0
+        self.incarnation = answer.incarnation
+        self._max_bytes = min(answer.max_bytes, MAX_BATCH_BYTES)
+        self.acked(answer.ack)
+        return answer.next_after_s
+
+    def _batch(self, lane: Lane) -> JournalBatch:
+        journal = self.journal
+        first = max(journal.acked(lane)[0] + 1, journal.oldest(lane))
+        last = journal.durable_head(lane)
+        events: list[JournalEvent] = []
+        size_bytes = 0
+        for fact in journal.facts(lane=lane, after=first - 1, limit=self._max_events):
+            size_bytes += len(fact.data.encode()) + EVENT_OVERHEAD_BYTES
+            if fact.seq > last.seq or (events and size_bytes > self._max_bytes):
+                break
+            events.append(to_event(fact))
+        return JournalBatch(
+            incarnation=self.incarnation,
+            epoch=journal.epoch,
+            lane=WireLane(lane.value),
+            prev_hash=journal.prev_hash(lane, first).hex(),
+            events=tuple(events),
+            head=Head(seq=last.seq, hash=last.hash.hex()),
+            oldest=journal.oldest(lane),
+        )
+
+    def _step_back(self, lane: Lane, out_of_step: OutOfStep) -> None:
+        ack = out_of_step.ack
+        if (
+            out_of_step.code == "gap"
+            and ack is not None
+            and ack.seq >= self.journal.oldest(lane) - 1
+        ):
+            log.info("%s lane: going on after %d, which is what Cloudly has", lane, ack.seq)
+            self.acked(ack)
+            return
+        self._stop(lane, str(out_of_step))
+
+    def _stop(self, lane: Lane, why: str) -> None:
+        log.error("%s lane is out of step with Cloudly and is no longer shipped: %s", lane, why)
+        self.stopped[lane] = why
+
+
+def to_event(fact: Fact) -> JournalEvent:
+    """A fact as it travels."""
+    return JournalEvent(
+        seq=fact.seq,
+        n=fact.n,
+        stream=fact.stream,
+        kind=fact.kind,
+        src=fact.src,
+        dst=fact.dst,
+        at_ms=fact.at_ms,
+        boot_id=fact.boot_id,
+        mono_ms=fact.mono_ms,
+        data=fact.data,
+        hash=fact.hash.hex(),
+    )

@@ -1,0 +1,70 @@
+"""What a fact says, in a sentence for people. The fact's own name always stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# fmt: off
+SENTENCES: dict[str, str] = {
+    # enrollment
+    "identity-drawn":       "drew node id {node_id} and an enrollment secret; both are durable",
+    "identity-lost":        "the identity was lost: {reason}; keeping node id {node_id}",
+    "identity-found":       "found the identity of node {node_id} on disk",
+    "node-token-rejected":  "Cloudly no longer knows this node: {reason}",
+    "token-missing":        "there is no join token",
+    "token-given":          "a join token was given (fingerprint {token_fingerprint})",
+    "register-requested":   "will ask Cloudly to enroll node {node_id} (join token {token_fingerprint})",
+    "register-unanswered":  "no answer: {reason}; asks again in {retry_s} s",
+    "register-refused":     "refused: {reason}",
+    "enrolled":             "enrolled as node {node_id}, node token generation {token_generation}",
+    # heartbeat
+    "run-started":          "the agent started, version {agent_version}",
+    "run-ended":            "the run ended: {how}",
+    "heartbeat-sent":       "heartbeat sent",
+    "heartbeat-answered":   "heartbeat answered: desired generation {generation}, next in {next_s} s",
+    "heartbeat-unanswered": "heartbeat unanswered: {reason}; next in {retry_s} s",
+    "heartbeat-rejected":   "heartbeat rejected: {reason}",
+    "heartbeats-summarised": "older heartbeats and lines, already with Cloudly, folded into one",
+    # app update
+    "offered":              "Cloudly offers release {version} ({release})",
+    "admitted":             "admitted; the device runs {running}",
+    "superseded":           "gives way: {reason}",
+    "download-requested":   "will ask the Supervisor to download, under our update lock",
+    "progressed":           "downloaded {percent} %",
+    "staged":               "staged: every image is on the device, by digest; the old release still runs",
+    "found-applied":        "the Supervisor already reports the release as applied",
+    "download-failed":      "the download failed: {reason}",
+    "staging-lost":         "what was staged is gone: {reason}",
+    "apply-requested":      "will release the update lock and ask the Supervisor to apply",
+    "applied":              "the Supervisor reports the release as applied",
+    "apply-retried":        "tries again: {reason}",
+    "force-requested":      "{by} asked to apply by force: locks of others are deleted",
+    "apply-unclear":        "unclear: {reason}",
+    "apply-failed":         "the apply failed: {reason}",
+    "health-passed":        "every service ran without a break for {soak_s} s: committed",
+    "health-failed":        "the health check failed: {reason}",
+    "rollback-requested":   "Cloudly turned the target back to release {version} ({release})",
+    "rolled-back":          "the last good release {release} runs again",
+    "rollback-failed":      "the rollback failed: {reason}",
+    # reboot
+    "reboot-requested":     "{by} asked for a reboot",
+    "reboot-refused":       "not rebooted: {reason}",
+    "rebooted":             "the host booted again",
+    "reboot-failed":        "the reboot failed: {reason}",
+}
+# fmt: on
+
+
+class _Values(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def sentence(kind: str, values: Mapping[str, Any]) -> str:
+    """What happened, in words; the values alone for a fact that this agent has no sentence for."""
+    template = SENTENCES.get(kind)
+    if template is None:
+        return ", ".join(f"{name}={value}" for name, value in values.items())
+    shown = {name: "nothing" if value is None else value for name, value in values.items()}
+    return template.format_map(_Values(shown))
