@@ -1,0 +1,64 @@
+# BaseOS: what can be done here. `make` prints the menu.
+#
+# Needs git, make, python3 (3.11 or newer) and pip; everything else goes into .venv, nothing is installed globally.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+UV     := uv==0.13.9
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check bench lock lock-check docs docs-check check-arm image clean
+
+help: ## This menu
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv from the hashed lock (quick when it is there already)
+
+$(READY): requirements/dev.lock pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" tools/setup.sh $(VENV)
+	@touch $@
+
+run: $(READY) ## Play the story with Cloudly, a simulated Supervisor and baserunner; stays up until Ctrl-C
+	@$(BIN)/python -m simulators.demo
+
+demo: $(READY) ## Play the same story once and exit with a verdict
+	@$(BIN)/python -m simulators.demo --once
+
+test: $(READY) ## Fast tests
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+check: $(READY) lock-check ## Everything CI asks: format, lint, types, import contracts, docs, all tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tools.docs --check
+	$(BIN)/python -m pytest -q
+
+bench: $(READY) ## Measure; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks
+
+docs: $(READY) ## Write the pages that come from code: machines, --help, schemas
+	@$(BIN)/python -m tools.docs
+
+docs-check: $(READY) ## Compare those pages with the code
+	@$(BIN)/python -m tools.docs --check
+
+lock: ## Resolve requirements/*.lock again (network)
+	@tools/lock.sh "$(PYTHON)" "$(UV)"
+	@$(MAKE) --no-print-directory lock-check
+
+lock-check: ## The locks hold hashes and no address
+	@! grep -nE '://|^-|[ (]/' requirements/*.lock || { echo "requirements: a lock holds an address, an option or a path" >&2; exit 1; }
+
+check-arm: $(READY) ## Ask the package index whether a device can install device.lock without a compiler (network)
+	@$(BIN)/python -m tools.check_arm
+
+image: ## Build the device image with docker
+	docker build --target device --tag baseos/baserunner:dev .
+
+clean: ## Remove what was made here: .venv, build, caches
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
