@@ -32,9 +32,11 @@ class TargetRelease:
     services: tuple[TargetService, ...]
 
 
-def target_state(*, uuid: str, name: str, app_uuid: str, release: TargetRelease | None) -> bytes:
-    """The body of `GET /device/v3/<uuid>/state`."""
-    apps = {} if release is None else {app_uuid: _app(release)}
+def target_state(
+    *, uuid: str, name: str, app_uuid: str, release: TargetRelease | None, withdrawn: bool = False
+) -> bytes:
+    """The body of `GET /device/v3/<uuid>/state`. Withdrawn: the app stays, with its volumes, and has no release."""
+    apps = {} if release is None and not withdrawn else {app_uuid: _app(release)}
     document = {uuid: {"name": device_name(name, uuid), "config": {}, "apps": apps}}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
@@ -57,17 +59,19 @@ def device_name(name: str, uuid: str) -> str:
     return re.sub(r"[^\w.\- ]", "-", name, flags=re.ASCII)[:60] or f"node-{uuid[:7]}"
 
 
-def _app(release: TargetRelease) -> dict[str, object]:
-    services = {service.name: _service(service) for service in release.services}
+def _app(release: TargetRelease | None) -> dict[str, object]:
     return {
         "id": APP_ID,
         "name": APP_NAME,
         "class": "fleet",
         "is_host": False,
-        "releases": {
-            release.commit: {"id": release.id, "services": services, "volumes": {}, "networks": {}}
-        },
+        "releases": {} if release is None else {release.commit: _release(release)},
     }
+
+
+def _release(release: TargetRelease) -> dict[str, object]:
+    services = {service.name: _service(service) for service in release.services}
+    return {"id": release.id, "services": services, "volumes": {}, "networks": {}}
 
 
 def _service(service: TargetService) -> dict[str, object]:

@@ -3,7 +3,9 @@
 Rules (DESIGN.md §5):
 - A token is used up for a pair (node, secret). The same pair may ask again: its answer may have been lost.
 - A node's agent and its Supervisor are one node with two credentials: together they count as one use.
-- Expiry stops new pairs, not a pair that was admitted in time; revocation stops both.
+- Expiry stops new pairs, not a pair that was admitted in time; revocation of the token stops both.
+- A revoked node comes back with a new use of a token only: what it used before the revocation admits it no more.
+- The secret that the node's present credential was made with asks for that credential again, whatever the token.
 - Anyone else is refused, whichever way he differs.
 """
 
@@ -40,8 +42,38 @@ class Use:
     """Hash of the secret that this half of the node (agent or Supervisor) came with; None: only the other half came."""
 
 
-def admit(token: JoinToken | None, use: Use | None, *, presented: bytes, now_ms: int) -> Admission:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a node is at this moment, for the half of it that asks; the defaults are a stranger's."""
+
+    revoked: bool = False
+    secret_hash: bytes | None = None
+    """Of the agent's secret that its credential was made with."""
+
+
+STRANGER = Standing()
+
+
+def admit(
+    token: JoinToken | None,
+    use: Use | None,
+    standing: Standing = STRANGER,
+    *,
+    presented: bytes,
+    now_ms: int,
+) -> Admission:
     """Whether this ask is admitted, and as what. Raises Refused."""
+    admission = _by_token(token, use, presented=presented, now_ms=now_ms)
+    if standing.revoked:
+        if admission is not Admission.NEW_USE:
+            raise Refused("node-revoked", "A fresh join token brings it back.")
+        return admission
+    return Admission.REPEAT if standing.secret_hash == presented else admission
+
+
+def _by_token(
+    token: JoinToken | None, use: Use | None, *, presented: bytes, now_ms: int
+) -> Admission:
     if token is None:
         raise Refused("token-unknown")
     if token.revoked_at_ms is not None:

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from interfaces.wire import Id, Name, Wire
 
+MAX_WAIT_S = 2_592_000.0
+"""30 days: the longest that anything may be waited for."""
+
 
 class ServiceImage(Wire):
     """One service of a release and the image it must run, by digest."""
@@ -17,11 +20,11 @@ class ServiceImage(Wire):
 class UpdatePolicy(Wire):
     """How patient an update is. Cloudly's to set, per deployment."""
 
-    download_deadline_s: float = Field(default=3600.0, gt=0)
-    apply_deadline_s: float = Field(default=600.0, gt=0)
-    health_soak_s: float = Field(default=60.0, ge=0)
+    download_deadline_s: float = Field(default=3600.0, gt=0, le=MAX_WAIT_S)
+    apply_deadline_s: float = Field(default=600.0, gt=0, le=MAX_WAIT_S)
+    health_soak_s: float = Field(default=60.0, ge=0, le=MAX_WAIT_S)
     """Every service must run this long without a break before the update counts."""
-    health_deadline_s: float = Field(default=300.0, gt=0)
+    health_deadline_s: float = Field(default=300.0, gt=0, le=MAX_WAIT_S)
     """If the soak has not been passed by then, the update has failed its health check."""
     max_apply_attempts: int = Field(default=3, ge=1, le=100)
 

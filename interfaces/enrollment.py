@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr, field_serializer
 
+from interfaces.desired import MAX_WAIT_S
 from interfaces.wire import Id, Name, Wire
 
 
@@ -35,10 +36,10 @@ class RegisterAnswer(Wire):
 
     node_id: Id
     node_token: SecretStr = Field(min_length=32, max_length=256)
-    token_generation: int = Field(ge=1)
+    token_generation: int = Field(ge=1, le=2**53)
     incarnation: Id
     """Which life of Cloudly's database answered; it changes when Cloudly is restored from a backup."""
-    heartbeat_every_s: float = Field(default=60.0, gt=0)
+    heartbeat_every_s: float = Field(default=60.0, gt=0, le=MAX_WAIT_S)
 
     @field_serializer("node_token", when_used="json")
     def _reveal(self, token: SecretStr) -> str:

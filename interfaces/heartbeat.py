@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from interfaces.desired import DesiredState
+from interfaces.desired import MAX_WAIT_S, DesiredState
 from interfaces.journal import Ack
 from interfaces.reported import ReportedState
 from interfaces.wire import Id, Name, Wire
@@ -15,7 +15,7 @@ class HeartbeatRequest(Wire):
     epoch: Id | None
     """The journal's epoch; None while the journal cannot be opened (degraded)."""
     agent_version: Name
-    sent_at_ms: int
+    sent_at_ms: int = Field(ge=0, le=2**53)
     reported: ReportedState
 
 
@@ -23,9 +23,9 @@ class HeartbeatAnswer(Wire):
     """200. The node's first one closes its enrollment."""
 
     incarnation: Id
-    server_time_ms: int
+    server_time_ms: int = Field(ge=0, le=2**53)
     desired: DesiredState
-    heartbeat_every_s: float = Field(default=60.0, gt=0)
+    heartbeat_every_s: float = Field(default=60.0, gt=0, le=MAX_WAIT_S)
     """The server's to set; the device adds jitter."""
     acks: tuple[Ack, ...] = Field(default=(), max_length=2)
     """What Cloudly has of each lane of the epoch in the request."""

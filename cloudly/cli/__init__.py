@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="Cloudly, the control plane of BaseOS: nodes, join tokens, releases.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
 app.add_typer(token.app, name="token")
@@ -26,18 +28,32 @@ app.add_typer(node.app, name="node")
 app.add_typer(release.app, name="release")
 
 
+@app.callback(invoke_without_command=True)
+def _root(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"cloudly {version_of('baseos')}")
+        raise typer.Exit
+
+
 def main() -> None:
     """Run the command; a problem that has a name is one line, not a traceback."""
     from cloudly.problems import BadOrder, BadSettings, CloudlyProblem
 
     try:
-        app()
+        app(prog_name="cloudly")
     except BadSettings as problem:
         _end(problem, 2)
-    except (BadOrder, CloudlyProblem, OSError) as problem:
+    except (BadOrder, CloudlyProblem) as problem:
         _end(problem, 1)
+    except OSError as error:
+        _end(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
 
 
-def _end(problem: Exception, code: int) -> None:
+def _end(problem: object, code: int) -> None:
     sys.stderr.write(f"cloudly: {problem}\n")
     raise SystemExit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,10 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="CLOUDLY_DATA_DIR", help="Where Cloudly keeps its database."),
 ]
+PROSE = ("reason", "waits for", "nodes", "")
+"""Columns that may be broken; names may not."""
+PIPE_WIDTH = 1000
+"""Where stdout is no terminal, a row is one line."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -34,7 +39,11 @@ def opened(data_dir: Path | None) -> Iterator[Store]:
     from cloudly.store.store import Store
     from interfaces.world import RealWorld
 
-    store = Store.open(settings_of(data_dir).data_dir, RealWorld())
+    where = settings_of(data_dir).data_dir
+    is_new = not (where / "cloudly.db").exists()
+    store = Store.open(where, RealWorld(), serves=False)
+    if is_new:
+        typer.echo(f"cloudly: {where} had no database, now it has an empty one", err=True)
     try:
         yield store
     finally:
@@ -48,19 +57,28 @@ def print_json(value: object) -> None:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) -> None:
     """A table for people; a sentence that says what to do where there is nothing."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
     if not rows:
-        console.print(Text(empty))
+        typer.echo(empty)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        if column in PROSE:
+            table.add_column(column, overflow="fold", min_width=20)
+        else:
+            table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
-    console.print(table)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    needed = Measurement.get(console, console.options.update(max_width=PIPE_WIDTH), table).minimum
+    console.width = max(console.width, needed)  # a terminal wraps lines better than we break names
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
 
 
 def shown(cell: object) -> str:

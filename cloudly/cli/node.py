@@ -63,6 +63,7 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
             for name, question in (
                 ("deployments", reading.deployments),
                 ("never_again", reading.never_again),
+                ("enrollments", reading.enrollments),
                 ("lanes", reading.lanes),
                 ("streams", reading.streams),
                 ("transitions", reading.transitions),
@@ -140,7 +141,8 @@ def _print_node(view: NodeView, parts: dict[str, list[dict[str, Any]]], now: int
 
 def update_of(view: NodeView) -> str | None:
     if view.update_state is None:
-        return view.deployment_state
+        turned = f"rollback to {view.wanted_version}: " if view.rollback_of else ""
+        return f"{turned}{view.deployment_state}" if view.deployment_state else None
     progress = "" if view.progress_percent is None else f" {view.progress_percent} %"
     return f"{view.update_state}{progress}"
 

@@ -100,15 +100,23 @@ def set_(  # noqa: PLR0913 - options of a command
 
 def policy_of(**given: float | None) -> UpdatePolicy:
     """The defaults, but for what was given. Raises BadParameter."""
+    from pydantic import ValidationError
+
     from interfaces.desired import UpdatePolicy
 
     chosen = {name: value for name, value in given.items() if value is not None}
     for name, value in chosen.items():
         if not math.isfinite(value):
-            raise typer.BadParameter(
-                f"--{name.removesuffix('_s').replace('_', '-')} must be finite"
-            )
-    return UpdatePolicy.model_validate(chosen)
+            raise typer.BadParameter(f"{_option(name)} must be finite")
+    try:
+        return UpdatePolicy.model_validate(chosen)
+    except ValidationError as problem:
+        first = problem.errors(include_input=False, include_url=False)[0]
+        raise typer.BadParameter(f"{_option(str(first['loc'][0]))}: {first['msg']}") from None
+
+
+def _option(field: str) -> str:
+    return f"--{field.removesuffix('_s').replace('_', '-')}"
 
 
 def apply(

@@ -29,7 +29,11 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve devices and the page until SIGTERM."""
+    """Serve devices and the page until SIGTERM.
+
+    The file `incarnation` in the data directory tells a restored database from the one that was there: leave it out
+    of backups, and leave it in place when cloudly.db is restored.
+    """
     from cloudly.logs import configure
     from cloudly.serve import serve as run
 

@@ -97,7 +97,7 @@ def token_state(row: dict[str, object], now_ms: int) -> str:
 
 @app.command()
 def revoke(
-    token: Annotated[int, typer.Argument(help="Its id, from `cloudly token list`.")],
+    token: Annotated[int, typer.Argument(metavar="ID", help="Its id, from `cloudly token list`.")],
     *,
     data_dir: DataDir = None,
 ) -> None:

@@ -1,6 +1,7 @@
 """Reading a request's body within bounds: of size, of time, and of what gzip may grow to.
 
-A body is refused before it is parsed, and before the whole of it is here.
+A body is refused before it is parsed, and before the whole of it is here. The limit holds for what comes over the wire
+and for what it grows to; a gzip body is one member and nothing after it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ async def read_body(request: Request, *, limit: int, deadline_s: float) -> bytes
     if len(declared) > DIGITS or (declared.isdecimal() and int(declared) > limit):
         raise _too_large(limit)
     unpack = _unpacker(request, limit)
-    body = bytearray()
+    body, taken = bytearray(), 0
     try:
         with anyio.fail_after(deadline_s):
             async for chunk in request.stream():
+                taken += len(chunk)
+                if taken > limit:
+                    raise _too_large(limit)
                 body += unpack(chunk, limit + 1 - len(body))
                 if len(body) > limit:
                     raise _too_large(limit)
@@ -66,9 +70,13 @@ class _Gunzip:
         self._limit = limit
 
     def __call__(self, chunk: bytes, room: int) -> bytes:
+        if chunk and self._inflate.eof:
+            raise zlib.error("more comes after its end")
         unpacked = self._inflate.decompress(chunk, room)
         if self._inflate.unconsumed_tail:
             raise _too_large(self._limit)
+        if self._inflate.unused_data:
+            raise zlib.error("more comes after its end")
         return unpacked
 
     def finish(self) -> None:

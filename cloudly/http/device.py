@@ -94,11 +94,11 @@ class DeviceApi:
         if beat.node_id != caller.node_id:
             raise Refused("node-mismatch")
         at_ms = now_ms(self._world)
-        await self._store.beat(_beat(caller, beat, at_ms))
+        caller = await self._store.beat(_beat(caller, beat, at_ms))
         answer = HeartbeatAnswer(
             incarnation=self._store.incarnation,
             server_time_ms=at_ms,
-            desired=self._store.desired(caller.deployment),
+            desired=self._store.desired(caller),
             heartbeat_every_s=self._settings.heartbeat_every_s,
             acks=() if beat.epoch is None else self._store.acks(caller.node, beat.epoch),
         )

@@ -183,6 +183,7 @@ class Page:
             ],
             "deployments": [dict(one) for one in read(lambda db: reading.deployments(db, number))],
             "never_again": [dict(one) for one in read(lambda db: reading.never_again(db, number))],
+            "enrollments": [dict(one) for one in read(lambda db: reading.enrollments(db, number))],
             "lanes": [dict(one) for one in read(lambda db: reading.lanes(db, number))],
             "reported": json.dumps(reported, indent=2, ensure_ascii=False),
         }

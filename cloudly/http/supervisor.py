@@ -22,7 +22,7 @@ from cloudly.problems import Refused
 from cloudly.settings import Settings
 from cloudly.store.joining import DeviceAsk
 from cloudly.store.store import Store
-from cloudly.store.wanted import target_of
+from cloudly.store.targets import target_of
 from cloudly.tokens import bearer
 from interfaces.wire import Wire
 from interfaces.world import World, new_id, now_ms
@@ -79,8 +79,14 @@ class SupervisorApi:
         device, uuid = self._caller(request)
         if request.path_params["uuid"] != uuid:
             raise Refused("node-mismatch", status=401)
-        name, release = self._store.read(lambda db: target_of(db, device))
-        body = target_state(uuid=uuid, name=name, app_uuid=self._store.app_uuid, release=release)
+        target = self._store.read(lambda db: target_of(db, device))
+        body = target_state(
+            uuid=uuid,
+            name=target.name,
+            app_uuid=self._store.app_uuid,
+            release=target.release,
+            withdrawn=target.withdrawn,
+        )
         tag = etag(body)
         if matches(request.headers.get("if-none-match"), tag):
             return Response(status_code=304, headers={"etag": tag})

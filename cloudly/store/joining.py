@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from sqlite3 import Connection
+from sqlite3 import Connection, Row
 
-from cloudly.enrollment import Admission, Credential, JoinToken, Use, admit, may_repeat
+from cloudly.enrollment import Admission, Credential, JoinToken, Standing, Use, admit, may_repeat
 from cloudly.problems import Refused
 from cloudly.store import wanted
 from cloudly.store.nodes import begin_epoch
@@ -24,6 +24,10 @@ USE = {
     Half.AGENT: "SELECT secret_hash FROM join_use WHERE token=? AND node=?",
     Half.SUPERVISOR: "SELECT device_key_hash FROM join_use WHERE token=? AND node=?",
 }
+STANDING = (
+    "SELECT n.id, n.revoked_at_ms, c.secret_hash FROM node n LEFT JOIN credential c ON c.node=n.id"
+    " WHERE n.node_id=?"
+)
 RECORD = {
     Half.AGENT: (
         "INSERT INTO join_use(token, node, secret_hash, at_ms) VALUES(?1,?2,?3,?4)"
@@ -109,7 +113,6 @@ def register_device(db: Connection, ask: DeviceAsk) -> int:
             " registered_at_ms=excluded.registered_at_ms, info=excluded.info",
             (node, presented, ask.now_ms, ask.info),
         )
-        db.execute("UPDATE node SET revoked_at_ms=NULL WHERE id=?", (node,))
     return node
 
 
@@ -122,18 +125,30 @@ def _admit(
         (fingerprint(ask.join_token),),
     ).fetchone()
     token = None if row is None else JoinToken(*row)
-    node = db.execute("SELECT id FROM node WHERE node_id=?", (ask.node_id,)).fetchone()
+    node = db.execute(STANDING, (ask.node_id,)).fetchone()
     used = token and node and db.execute(USE[half], (token.id, node[0])).fetchone()
     use = Use(used[0]) if used else None
-    admission = admit(token, use, presented=presented, now_ms=ask.now_ms)
+    standing = _standing(node, half)
+    admission = admit(token, use, standing, presented=presented, now_ms=ask.now_ms)
     assert token is not None  # noqa: S101 - admit refuses a missing one
     if admission is Admission.REPEAT:
         return admission, int(node[0])
     node_n = int(node[0]) if node else _create(db, ask)
     if admission is Admission.NEW_USE:
         db.execute("UPDATE join_token SET uses_left=uses_left-1 WHERE id=?", (token.id,))
+        # A fresh token is the operator's yes, also for a node that was revoked before; nothing else is.
+        db.execute("UPDATE node SET revoked_at_ms=NULL WHERE id=?", (node_n,))
     db.execute(RECORD[half], (token.id, node_n, presented, ask.now_ms))
     return admission, node_n
+
+
+def _standing(node: Row | None, half: Half) -> Standing:
+    if node is None:
+        return Standing()
+    return Standing(
+        revoked=node["revoked_at_ms"] is not None,
+        secret_hash=node["secret_hash"] if half is Half.AGENT else None,
+    )
 
 
 def _create(db: Connection, ask: Ask | DeviceAsk) -> int:
@@ -147,9 +162,8 @@ def _create(db: Connection, ask: Ask | DeviceAsk) -> int:
 
 
 def _describe(db: Connection, node: int, ask: Ask) -> None:
-    """A fresh token is the operator's yes, also for a node that was revoked before."""
     db.execute(
-        "UPDATE node SET hostname=?, device_type=?, agent_version=?, revoked_at_ms=NULL WHERE id=?",
+        "UPDATE node SET hostname=?, device_type=?, agent_version=? WHERE id=?",
         (ask.hostname, ask.device_type, ask.agent_version, node),
     )
 

@@ -21,6 +21,7 @@ class Caller:
     still_open: bool
     stable_hash: bytes | None
     deployment: str | None
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Beat:
 def authenticate(db: Connection, token_hash: bytes) -> Caller:
     """Whose node token this is. Raises Refused (node-unknown, node-revoked)."""
     row = db.execute(
-        "SELECT n.id, n.node_id, n.revoked_at_ms, c.still_open, l.stable_hash, d.deployment"
+        "SELECT n.id, n.node_id, n.revoked_at_ms, c.still_open, l.stable_hash, d.deployment,"
+        " coalesce(d.generation, 0)"
         " FROM credential c JOIN node n ON n.id=c.node LEFT JOIN node_live l ON l.node=c.node"
         " LEFT JOIN desired d ON d.node=c.node WHERE c.token_hash=?",
         (token_hash,),
@@ -47,7 +49,7 @@ def authenticate(db: Connection, token_hash: bytes) -> Caller:
         raise Refused("node-unknown")
     if row[2] is not None:
         raise Refused("node-revoked")
-    return Caller(row[0], row[1], token_hash, bool(row[3]), row[4], row[5])
+    return Caller(row[0], row[1], token_hash, bool(row[3]), row[4], row[5], row[6])
 
 
 def authenticate_device(db: Connection, key: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from sqlite3 import Connection
 from typing import assert_never
 
 from cloudly.deployments import FAILED, ROLLED_BACK, SUCCEEDED, Deployment, Effect, fold
-from cloudly.store.wanted import Order, order
+from cloudly.store.wanted import RESTORED, Order, order, withdraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,12 @@ def apply(db: Connection, reached: Reached, new_id: Callable[[], str]) -> None:
 
 def _good(db: Connection, reached: Reached, succeeded: Deployment) -> None:
     db.execute(
-        "UPDATE node SET last_good=?, needs_operator=NULL WHERE id=?",
-        (succeeded.release, reached.node),
+        "UPDATE node SET last_good=?1, needs_operator=CASE needs_operator WHEN ?2 THEN ?2 END WHERE id=?3",
+        (
+            succeeded.release,
+            RESTORED,
+            reached.node,
+        ),  # of a restore only the operator knows what is right
     )
     # A rollback that succeeded ends what it turned back, whether or not the node says so itself.
     db.execute(
@@ -100,12 +104,25 @@ def _turn_back(
 def _retreat(
     db: Connection, reached: Reached, failed: Deployment, new_id: Callable[[], str]
 ) -> None:
-    """Nothing was applied. A Supervisor polls its target by itself: with the target left there, it would try later."""
+    """Nothing was applied. A Supervisor polls its target by itself: with the target left there, it would try later.
+
+    Where no container runs, not even the agent's lock holds it back: with nothing to go back to, nothing is wanted.
+    """
     if not _still_wanted(db, failed):
         return
-    if not _order_last_good(db, reached, failed, new_id, rollback_of=None):
-        reason = f"the first release was given up ({reached.reason}): look at the node, then order one again"
-        _ask_the_operator(db, reached.node, reason)
+    if _order_last_good(db, reached, failed, new_id, rollback_of=None):
+        return
+    if _never_had_a_good_one(db, reached.node):
+        withdraw(db, reached.node)
+        reason = f"the first release was given up ({reached.reason}) and withdrawn"
+    else:  # what failed is what runs there, ordered once more
+        reason = f"the release was given up ({reached.reason})"
+    _ask_the_operator(db, reached.node, f"{reason}: look at the node, then order one again")
+
+
+def _never_had_a_good_one(db: Connection, node: int) -> bool:
+    row = db.execute("SELECT last_good FROM node WHERE id=?", (node,)).fetchone()
+    return row[0] is None
 
 
 def _still_wanted(db: Connection, failed: Deployment) -> bool:

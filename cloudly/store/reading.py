@@ -109,6 +109,18 @@ def deployments(db: Connection, node_n: int) -> list[Row]:
     ).fetchall()
 
 
+def enrollments(db: Connection, node_n: int) -> list[Row]:
+    """The join tokens that let this node in, the newest first, and whether one took over from another."""
+    return db.execute(
+        "SELECT u.token, t.name, u.at_ms, u.secret_hash IS NOT NULL agent, u.device_key_hash IS NOT NULL supervisor,"
+        " EXISTS (SELECT 1 FROM join_use e WHERE e.node=u.node AND (e.at_ms, e.token)<(u.at_ms, u.token)"
+        "  AND (e.secret_hash<>u.secret_hash OR e.device_key_hash<>u.device_key_hash)) took_over"
+        " FROM join_use u JOIN join_token t ON t.id=u.token WHERE u.node=?"
+        " ORDER BY u.at_ms DESC, u.token DESC LIMIT 20",
+        (node_n,),
+    ).fetchall()
+
+
 def never_again(db: Connection, node_n: int) -> list[Row]:
     return db.execute(
         "SELECT r.version, r.commit_id, a.reason, a.at_ms, a.deployment FROM never_again a"

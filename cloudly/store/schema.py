@@ -219,7 +219,9 @@ desired = _table(
     "desired",
     _node(),
     _int("generation"),
-    sa.Column("deployment", sa.Text, sa.ForeignKey("deployment.deployment"), nullable=False),
+    sa.Column(
+        "deployment", sa.Text, sa.ForeignKey("deployment.deployment"), nullable=True
+    ),  # NULL: withdrawn
 )
 never_again = _table(
     "never_again",

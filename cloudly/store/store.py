@@ -3,6 +3,8 @@
 Rules:
 - What is written is durable when a call returns. Nothing is written by a heartbeat that changes nothing: its time and
   its volatile values stay in memory and go out with the next heartbeat after `PRESENCE_EVERY_S`.
+- A database that was restored from a backup is noticed when it is opened to be served (`incarnation.py`), and node by
+  node when one has seen a generation that was never given here.
 - Another process (the CLI) may write beside us; every read sees what is committed.
 - A PostgreSQL store will be a second class with these methods; the decisions are shared.
 """
@@ -10,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from collections import OrderedDict
@@ -21,7 +24,7 @@ from typing import TypeVar
 
 from cloudly.ingest import Batch
 from cloudly.problems import StoreUnavailable
-from cloudly.store import joining, journals, migrate, nodes, wanted
+from cloudly.store import incarnation, joining, journals, migrate, nodes, targets, wanted
 from cloudly.store.connection import connect
 from cloudly.store.group import Group
 from interfaces.desired import DesiredState
@@ -29,30 +32,40 @@ from interfaces.journal import Ack
 from interfaces.world import World, new_id
 
 T = TypeVar("T")
+log = logging.getLogger("cloudly")
 
 FILE = "cloudly.db"
 PRESENCE_EVERY_S = 15.0
 KEPT_DESIRED = 10_000
+MOST_OBSERVED = 2**32
+"""Nobody orders that often: a node that has seen more generations is not believed."""
 
 
 class Store:
-    def __init__(self, connection: sqlite3.Connection, world: World) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, world: World, directory: Path, *, serves: bool
+    ) -> None:
         self._connection = connection
+        self._directory = directory
+        self._serves = serves
         self._world = world
         self._group = Group(connection)
         self._desired: OrderedDict[str, DesiredState] = OrderedDict()
         self._unsaved: dict[int, tuple[int, str]] = {}
         self._saved_at = world.monotonic()
         self._beats = 0
-        self.incarnation = self._once("incarnation")
-        """Which life of this database it is."""
+        self.incarnation = self._begin_life() if serves else ""
+        """Which life of this database it is; known only to who serves it."""
         self.app_uuid = self._once(
             "app-uuid", prefix="a"
         )  # of digits only, a Supervisor removes it for ever
 
     @classmethod
-    def open(cls, directory: Path, world: World) -> Store:
-        """The store in that directory, made or migrated if need be. Raises StoreProblem, OSError."""
+    def open(cls, directory: Path, world: World, *, serves: bool = True) -> Store:
+        """The store in that directory, made or migrated if need be. Raises StoreProblem, OSError.
+
+        `serves` is false for who works beside the server or without one.
+        """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = directory / FILE
         try:
@@ -62,12 +75,17 @@ class Store:
                 migrate.bring_up_to_date(file, connection)
         except sqlite3.Error as problem:
             raise StoreUnavailable(f"{file} could not be opened: {problem}") from problem
-        return cls(connection, world)
+        return cls(connection, world, directory, serves=serves)
 
     def close(self) -> None:
-        if self._unsaved and not self._group.broken:
-            self._group.write_now(self._save_presence)
-        self._connection.close()
+        try:
+            if self._serves and not self._group.broken:
+                self._keep(self._group.write_now(self._save_presence))
+        except StoreUnavailable as problem:
+            log.warning("the last times of nodes were not saved: %s", problem)
+        finally:
+            self._serves = False
+            self._connection.close()
 
     # -- device path
 
@@ -86,8 +104,8 @@ class Store:
     def authenticate_device(self, key: str) -> tuple[int, str]:
         return self.read(lambda db: nodes.authenticate_device(db, key))
 
-    async def beat(self, heartbeat: nodes.Beat) -> None:
-        """Durable when it changed something; else remembered until the next write."""
+    async def beat(self, heartbeat: nodes.Beat) -> nodes.Caller:
+        """Durable when it changed something; else remembered until the next write. Returns who is to be answered."""
         caller = heartbeat.caller
         self._beats += 1
         if caller.still_open or caller.stable_hash != heartbeat.stable_hash:
@@ -96,7 +114,21 @@ class Store:
         else:
             self._unsaved[caller.node] = (heartbeat.at_ms, heartbeat.reported)
         if self._unsaved and self._world.monotonic() - self._saved_at >= PRESENCE_EVERY_S:
-            await self._group.write(self._save_presence)
+            self._keep(await self._group.write(self._save_presence))
+        if caller.generation < heartbeat.observed_generation <= MOST_OBSERVED:
+            return await self._overtake(heartbeat)
+        return caller
+
+    async def _overtake(self, heartbeat: nodes.Beat) -> nodes.Caller:
+        work = partial(
+            wanted.overtake,
+            node=heartbeat.caller.node,
+            observed=heartbeat.observed_generation,
+            deployment=new_id(self._world),
+            now_ms=heartbeat.at_ms,
+        )
+        await self._group.write(work)
+        return self.authenticate(heartbeat.caller.token_hash)
 
     async def ingest(self, node: int, batch: Batch, *, now_ms: int) -> Ack:
         work = partial(
@@ -111,13 +143,14 @@ class Store:
     def acks(self, node: int, epoch: str) -> tuple[Ack, ...]:
         return self.read(lambda db: journals.acks(db, node, epoch))
 
-    def desired(self, deployment: str | None) -> DesiredState:
+    def desired(self, caller: nodes.Caller) -> DesiredState:
         """A deployment never changes, so it is read once."""
+        deployment = caller.deployment
         if deployment is None:
-            return DesiredState(generation=0)
+            return DesiredState(generation=caller.generation)
         known = self._desired.get(deployment)
         if known is None:
-            known = self._desired[deployment] = wanted.desired_state(self._connection, deployment)
+            known = self._desired[deployment] = targets.desired_state(self._connection, deployment)
             if len(self._desired) > KEPT_DESIRED:
                 self._desired.popitem(last=False)
         return known
@@ -162,10 +195,28 @@ class Store:
         others = self._connection.execute("PRAGMA data_version").fetchone()[0]
         return (self._group.commits, self._beats, others)
 
-    def _save_presence(self, db: sqlite3.Connection) -> None:
+    def _save_presence(self, db: sqlite3.Connection) -> int:
         nodes.save_presence(db, self._unsaved)
         self._unsaved = {}
         self._saved_at = self._world.monotonic()
+        return incarnation.raise_count(db)
+
+    def _begin_life(self) -> str:
+        kept, fresh = incarnation.read(self._directory), new_id(self._world)
+        life, count, restored = self._group.write_now(
+            partial(incarnation.begin, kept=kept, fresh=fresh)
+        )
+        incarnation.write(self._directory, life, count)
+        if restored:
+            log.warning("the database was restored from a backup, or its incarnation file is gone")
+        return life
+
+    def _keep(self, count: int) -> None:
+        """The file follows the database; one that lags is no harm, it is written again soon."""
+        try:
+            incarnation.write(self._directory, self.incarnation, count)
+        except OSError as problem:
+            log.warning("the incarnation file was not written: %s", problem.strerror)
 
     def _once(self, key: str, *, prefix: str = "") -> str:
         """A value drawn at the database's birth."""

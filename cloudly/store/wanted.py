@@ -6,11 +6,16 @@ import json
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from cloudly.balena import TargetRelease, TargetService
+from pydantic import ValidationError
+
 from cloudly.deployments import ORDERED
 from cloudly.problems import BadOrder
-from interfaces.desired import AppTarget, DesiredState, ServiceImage, UpdatePolicy
+from cloudly.store.targets import app_target, target_release
+from interfaces.desired import DesiredState
 
+RESTORED = (
+    "Cloudly was restored from a backup: check the target, then set the release that is wanted"
+)
 DEFAULT = "default-release"
 """Key in `meta`: the release of `cloudly release set --all`, for nodes that enroll later."""
 
@@ -77,24 +82,9 @@ def _contents(db: Connection, release: int) -> tuple[dict[str, str], dict[str, d
     )
 
 
-def target_release(db: Connection, release: int) -> TargetRelease:
-    """A release in full, its services by name."""
-    commit = db.execute("SELECT commit_id FROM release WHERE id=?", (release,)).fetchone()[0]
-    rows = db.execute(
-        "SELECT s.id, s.name, r.id, r.image, r.labels FROM release_service r JOIN service s ON s.id=r.service"
-        " WHERE r.release=? ORDER BY s.name",
-        (release,),
-    ).fetchall()
-    services = tuple(
-        TargetService(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows
-    )
-    return TargetRelease(release, commit, services)
-
-
 def order(db: Connection, new: Order) -> int:
     """Make a release the node's desired state; returns the new generation."""
-    row = db.execute("SELECT generation FROM desired WHERE node=?", (new.node,)).fetchone()
-    generation = 1 if row is None else row[0] + 1
+    generation = _generation(db, new.node) + 1
     db.execute(
         "INSERT INTO deployment(deployment, node, release, generation, policy, rollback_of, ordered_at_ms, state,"
         " reason, needs_rollback, closed) VALUES(?,?,?,?,?,?,?,?,'',0,0)",
@@ -109,17 +99,54 @@ def order(db: Connection, new: Order) -> int:
             ORDERED,
         ),
     )
+    _point(db, new.node, generation, new.deployment)
+    db.execute("UPDATE node SET needs_operator=NULL WHERE id=?", (new.node,))
+    return generation
+
+
+def withdraw(db: Connection, node: int) -> None:
+    """No release is wanted there any more, as a new generation."""
+    _point(db, node, _generation(db, node) + 1, None)
+
+
+def _generation(db: Connection, node: int) -> int:
+    row = db.execute("SELECT generation FROM desired WHERE node=?", (node,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _point(db: Connection, node: int, generation: int, deployment: str | None) -> None:
     db.execute(
         "INSERT INTO desired(node, generation, deployment) VALUES(?,?,?) ON CONFLICT(node) DO UPDATE"
         " SET generation=excluded.generation, deployment=excluded.deployment",
-        (new.node, generation, new.deployment),
+        (node, generation, deployment),
     )
-    db.execute("UPDATE node SET needs_operator=NULL WHERE id=?", (new.node,))
-    return int(generation)
+
+
+def overtake(db: Connection, node: int, *, observed: int, deployment: str, now_ms: int) -> None:
+    """The node has seen a generation that this database never gave: it was restored from a backup.
+
+    The same target goes out above that generation, as a deployment that the node has not attempted.
+    """
+    if observed <= _generation(db, node):
+        return
+    row = db.execute(
+        "SELECT p.release, p.policy, p.rollback_of FROM desired d"
+        " JOIN deployment p ON p.deployment=d.deployment WHERE d.node=?",
+        (node,),
+    ).fetchone()
+    if row is None:
+        _point(db, node, observed + 1, None)
+    else:
+        db.execute("UPDATE desired SET generation=? WHERE node=?", (observed, node))
+        order(db, Order(node, row[0], row[1], deployment, now_ms, row[2]))
+    db.execute("UPDATE node SET needs_operator=? WHERE id=?", (RESTORED, node))
 
 
 def set_release(db: Connection, new: Order, *, again: bool) -> int | None:
-    """The operator's order; None when the node has it already. Raises BadOrder for a release it may never run again."""
+    """The operator's order; None when the node has it already.
+
+    Raises BadOrder for a release that it may never run again, and for one that could not be told to it.
+    """
     refused = db.execute(
         "SELECT reason FROM never_again WHERE node=? AND release=?", (new.node, new.release)
     ).fetchone()
@@ -131,8 +158,28 @@ def set_release(db: Connection, new: Order, *, again: bool) -> int | None:
             )
         db.execute("DELETE FROM never_again WHERE node=? AND release=?", (new.node, new.release))
     if not again and _has_it(db, new):
+        db.execute(
+            "UPDATE node SET needs_operator=NULL WHERE id=? AND needs_operator=?",
+            (new.node, RESTORED),
+        )
         return None
+    _tellable(db, new)
     return order(db, new)
+
+
+def _tellable(db: Connection, new: Order) -> None:
+    """Build what the node will be told: what cannot be built is refused here, and not in each of its heartbeats."""
+    try:
+        app = app_target(db, new.release, new.policy, new.deployment, new.rollback_of)
+        DesiredState(generation=_generation(db, new.node) + 1, app=app)
+    except ValidationError as problem:
+        raise _untellable(problem) from None
+
+
+def _untellable(problem: ValidationError) -> BadOrder:
+    first = problem.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    return BadOrder(f"this release cannot be told to a node: {where}: {first['msg']}")
 
 
 def _has_it(db: Connection, new: Order) -> bool:
@@ -147,7 +194,11 @@ def _has_it(db: Connection, new: Order) -> bool:
 
 
 def set_default(db: Connection, release: int, policy: str) -> None:
-    """What nodes that enroll later shall run."""
+    """What nodes that enroll later shall run. Raises BadOrder."""
+    try:
+        app_target(db, release, policy, "any", None)
+    except ValidationError as problem:
+        raise _untellable(problem) from None
     value = json.dumps({"release": release, "policy": policy})
     db.execute(
         "INSERT INTO meta VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
@@ -172,35 +223,3 @@ def order_again(db: Connection, node: int, *, deployment: str, now_ms: int) -> N
     ).fetchone()
     if row is not None and row[2] != ORDERED:
         order(db, Order(node, row[0], row[1], deployment, now_ms))
-
-
-def desired_state(db: Connection, deployment: str) -> DesiredState:
-    """The desired state that this deployment is. A deployment never changes, so neither does this."""
-    row = db.execute(
-        "SELECT p.generation, p.release, p.policy, p.rollback_of, r.commit_id, r.version FROM deployment p"
-        " JOIN release r ON r.id=p.release WHERE p.deployment=?",
-        (deployment,),
-    ).fetchone()
-    generation, release, policy, rollback_of, commit, version = row
-    services = target_release(db, release).services
-    app = AppTarget(
-        deployment=deployment,
-        release=commit,
-        version=version,
-        images=tuple(
-            ServiceImage(service=service.name, image=service.image) for service in services
-        ),
-        rollback_of=rollback_of,
-        policy=UpdatePolicy.model_validate_json(policy),
-    )
-    return DesiredState(generation=generation, app=app)
-
-
-def target_of(db: Connection, node: int) -> tuple[str, TargetRelease | None]:
-    """A node's name and the release it should run, for its Supervisor."""
-    row = db.execute(
-        "SELECT n.hostname, p.release FROM node n LEFT JOIN desired d ON d.node=n.id"
-        " LEFT JOIN deployment p ON p.deployment=d.deployment WHERE n.id=?",
-        (node,),
-    ).fetchone()
-    return row[0], None if row[1] is None else target_release(db, row[1])

@@ -163,6 +163,14 @@ def test_empty_lists_say_what_to_do(run: Command) -> None:
         ),
         (("release", "set", "--all", "1", "--release", "c1", "--health-soak", "nan"), "finite"),
         (("release", "set", "--all", "1", "--release", "c1", "--health-deadline", "inf"), "finite"),
+        (
+            ("release", "set", "--all", "1", "--release", "c1", "--health-soak", "1e307"),
+            "--health-soak: Input",
+        ),
+        (
+            ("release", "set", "--all", "1", "--release", "c1", "--download-deadline", "2592001"),
+            "--download-deadline: Input",
+        ),
         (("release", "set", "--all", "v" * 300, "--release", "c1"), "version"),
         (("frobnicate",), "frobnicate"),
         (("serve", "--port", "99999"), "CLOUDLY_PORT"),
@@ -205,6 +213,19 @@ def test_a_setting_that_is_missing_or_malformed_is_named_in_one_line(
             "no node 'nobody'",
         ),
         (("release", "set", "--all", "1", "--release", "c1"), "--image"),
+        (
+            (
+                "release",
+                "set",
+                "--all",
+                "1",
+                "--release",
+                "c1",
+                "--image",
+                f"m=x.example/{'a' * 450}@{DIGEST}",
+            ),
+            "images.0.image: String should have at most 500",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_and_ends_with_one(

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudly.cli.release import apply as set_release
 from cloudly.deployments import ENDS, Deployment, Effect, fold
 from cloudly.problems import BadOrder
+from cloudly.store.wanted import NewRelease
+from interfaces.desired import UpdatePolicy
 from interfaces.world import new_secret
-from tests.cloudly.given import UUID, Device, Plane, commit_of
+from tests.cloudly.given import DIGEST, UUID, Device, Plane, commit_of
 
 pytestmark = pytest.mark.anyio
 
@@ -113,14 +116,40 @@ async def test_an_update_given_up_before_it_was_applied_turns_the_target_back_wi
     assert plane.rows("never_again") == []
 
 
-async def test_a_first_release_given_up_asks_for_the_operator(plane: Plane) -> None:
+async def test_a_first_release_given_up_is_withdrawn_and_the_operator_is_asked(
+    plane: Plane,
+) -> None:
     device = await plane.device().enroll()
     given_up = plane.release("1.0.0", UUID)
 
     await device.tell("app-update/1", "downloading", "failed", deployment=given_up, reason="no net")
 
-    assert (await wanted(device))["version"] == "1.0.0"
+    assert (await device.beat()).json()["desired"] == {"generation": 2, "app": None}
     assert "no net" in plane.node()["needs_operator"]
+
+
+async def test_a_withdrawn_release_can_be_ordered_again(plane: Plane) -> None:
+    device = await plane.device().enroll()
+    given_up = plane.release("1.0.0", UUID)
+    await device.tell("app-update/1", "downloading", "failed", deployment=given_up)
+
+    again = plane.release("1.0.0", UUID)
+
+    answer = (await device.beat()).json()["desired"]
+    assert (answer["generation"], answer["app"]["deployment"]) == (3, again)
+    assert plane.node()["needs_operator"] is None
+
+
+async def test_a_good_release_that_is_ordered_once_more_and_given_up_is_not_withdrawn(
+    plane: Plane,
+) -> None:
+    device = await on_a_good_release(plane)
+    again = plane.release("1.0.0", UUID, again=True)
+
+    await device.tell("app-update/2", "downloading", "failed", deployment=again)
+
+    assert (await wanted(device))["deployment"] == again
+    assert "given up" in plane.node()["needs_operator"]
 
 
 async def test_the_same_report_again_turns_nothing_back_twice(plane: Plane) -> None:
@@ -280,11 +309,35 @@ async def test_a_release_never_changes(plane: Plane) -> None:
     await plane.device().enroll()
     plane.release("1.0.0", UUID)
 
-    from cloudly.store.wanted import NewRelease, define_release
+    from cloudly.store.wanted import define_release
 
     changed = NewRelease(commit_of("1.0.0"), "1.0.0", {"main": "other@sha256:" + "0" * 64}, {})
     with pytest.raises(BadOrder, match="never changes"):
         plane.store.write_now(lambda db: define_release(db, changed, 1))
+
+
+@pytest.mark.parametrize(
+    ("images", "version", "says"),
+    [
+        ({"main": "r.example/" + "a" * 450 + "@" + DIGEST}, "2.0.0", "images.0.image"),
+        ({"s" * 201: "r.example/a@" + DIGEST}, "2.0.0", "images.0.service"),
+        ({f"s{n}": "r.example/a@" + DIGEST for n in range(101)}, "2.0.0", "images"),
+        ({"main": "r.example/a@" + DIGEST}, "v" * 201, "version"),
+    ],
+)
+@pytest.mark.parametrize("node", [UUID, None])
+async def test_a_release_that_cannot_be_told_to_a_node_is_refused_and_nothing_is_changed(
+    plane: Plane, images: dict[str, str], version: str, says: str, node: str | None
+) -> None:
+    device = await on_a_good_release(plane)
+    new = NewRelease("poison", version, images, {})
+
+    with pytest.raises(BadOrder, match=rf"told to a node: {says}: [^\n]+$"):
+        plane.store.write_now(lambda db: set_release(db, new, UpdatePolicy(), node, again=False))
+
+    assert (await wanted(device))["version"] == "1.0.0"
+    assert [row["version"] for row in plane.rows("release")] == ["1.0.0"]
+    assert "default-release" not in {row["key"] for row in plane.rows("meta")}
 
 
 async def test_the_order_that_a_node_has_already_changes_nothing(plane: Plane) -> None:

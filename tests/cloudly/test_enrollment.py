@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import anyio
+import httpx
 import pytest
 
 from cloudly.tokens import fingerprint
@@ -249,6 +250,71 @@ async def test_a_fresh_token_brings_a_revoked_node_back(plane: Plane) -> None:
     await device.ask(plane.join_token())
 
     assert (await device.beat()).status_code == 200
+
+
+async def test_no_half_of_a_revoked_node_brings_it_back_with_a_token_it_used_before(
+    plane: Plane,
+) -> None:
+    device, token = plane.device(), plane.join_token(uses=3)
+    await device.ask(token)
+    plane.revoke_node(UUID)
+
+    again = await device.ask(token)
+    other_half = await register_supervisor(plane, token)
+
+    assert code_of(again) == (401, "node-revoked")
+    assert code_of(other_half) == (401, "node-revoked")
+    assert code_of(await device.beat()) == (401, "node-revoked")
+    assert plane.rows("device") == []
+    assert plane.rows("join_token")[0]["uses_left"] == 2
+
+
+async def test_a_revoked_node_is_not_brought_back_by_its_agent_after_its_supervisor(
+    plane: Plane,
+) -> None:
+    token = plane.join_token()
+    await register_supervisor(plane, token)
+    plane.revoke_node(UUID)
+
+    answer = await plane.device().ask(token)
+
+    assert code_of(answer) == (401, "node-revoked")
+    assert plane.node()["revoked_at_ms"] is not None
+
+
+async def test_a_fresh_token_brings_a_revoked_node_back_with_its_old_secret_too(
+    plane: Plane,
+) -> None:
+    device = await plane.device().enroll()
+    await device.beat()
+    plane.revoke_node(UUID)
+
+    answer = await device.ask(plane.join_token())
+
+    assert answer.json()["token_generation"] == 2
+    assert (await device.beat()).status_code == 200
+
+
+async def test_a_late_ask_with_the_same_secret_and_another_token_leaves_the_node_token_alone(
+    plane: Plane,
+) -> None:
+    device, late = plane.device(), plane.join_token()
+    first = await device.ask(plane.join_token())
+
+    before_the_first_heartbeat = await device.ask(late)
+    await device.beat()
+    after = await device.ask(late)
+
+    assert before_the_first_heartbeat.json() == first.json()
+    assert code_of(after) == (409, "enrollment-closed")
+    assert (await device.beat()).status_code == 200
+    assert plane.rows("credential")[0]["generation"] == 1
+    assert plane.rows("join_token")[0]["uses_left"] == 1
+
+
+async def register_supervisor(plane: Plane, token: str) -> httpx.Response:
+    body = {"uuid": UUID, "api_key": "k" * 32}
+    return await plane.client.post("/device/register", json=body, headers=bearer(token))
 
 
 async def test_only_hashes_are_at_rest(plane: Plane) -> None:

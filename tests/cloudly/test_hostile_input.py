@@ -20,6 +20,7 @@ from tests.cloudly.given import NODE, UUID, Plane, bearer, code_of, report
 
 pytestmark = pytest.mark.anyio
 
+GZIPPED = {"content-encoding": "gzip"}
 CANARY = "CANARY-bjt-4711"
 DEEP = b"[" * 10_000
 NUMBERS = [
@@ -193,6 +194,49 @@ async def test_what_is_not_gzip_is_malformed(plane: Plane, body: bytes) -> None:
     answer = await post(plane, NODE + "journal", body, device.token, **{"content-encoding": "gzip"})
 
     assert code_of(answer)[1] == "malformed"
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_comes_after_a_gzip_body_is_refused_and_not_collected(
+    plane: Plane, *, together: bool
+) -> None:
+    device = await plane.device().enroll()
+    whole, sent = gzip.compress(b"{}"), 0
+
+    async def trailer() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield whole + b"x" if together else whole
+        for _ in range(400):
+            sent += 65_536
+            yield b"x" * 65_536
+
+    answer = await plane.client.post(
+        NODE + "journal", content=trailer(), headers=bearer(device.token) | GZIPPED
+    )
+
+    assert code_of(answer) == (400, "malformed")
+    assert sent <= 65_536
+
+
+async def test_what_comes_over_the_wire_counts_too_however_little_it_grows_to(
+    plane: Plane,
+) -> None:
+    device = await plane.device().enroll()
+    header, nothing, sent = gzip.compress(b"")[:10], b"\0\0\0\xff\xff" * 13_000, 0
+
+    async def empty_blocks() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield header
+        for _ in range(400):
+            sent += len(nothing)
+            yield nothing
+
+    answer = await plane.client.post(
+        NODE + "journal", content=empty_blocks(), headers=bearer(device.token) | GZIPPED
+    )
+
+    assert code_of(answer) == (413, "too-large")
+    assert sent <= MAX_JOURNAL + 65_536
 
 
 async def test_an_unknown_encoding_is_refused(plane: Plane) -> None:

@@ -16,7 +16,7 @@ import cloudly
 from cloudly.http.live import MOST, event
 from cloudly.http.templates import moment
 from cloudly.views import ago, presence_of, with_moments
-from tests.cloudly.given import UUID, Plane, code_of
+from tests.cloudly.given import UUID, Plane, bearer, code_of
 
 pytestmark = pytest.mark.anyio
 
@@ -159,6 +159,30 @@ async def test_the_node_page_tells_its_story_and_what_is_missing_in_it(plane: Pl
     ):
         assert text in html, text
     assert html.index("<b>b</b>") < html.index("<b>applying</b>") < html.index("<b>offered</b>")
+
+
+async def test_a_node_that_a_fresh_token_took_over_shows_it(plane: Plane) -> None:
+    await plane.device().enroll()
+    before = await page(plane, f"/nodes/{UUID}")
+    plane.world.jump(timedelta(minutes=5))
+
+    await plane.device(epoch="epoch-2").enroll()
+
+    after = await page(plane, f"/nodes/{UUID}")
+    assert "taken over" not in before
+    assert after.count("taken over") == 1
+    assert after.index("join token 2") < after.index("join token 1")
+
+
+async def test_a_node_whose_halves_came_with_two_tokens_was_not_taken_over(plane: Plane) -> None:
+    await plane.device().enroll()
+    body = {"uuid": UUID, "api_key": "k" * 32}
+    await plane.client.post("/device/register", json=body, headers=bearer(plane.join_token()))
+
+    html = await page(plane, f"/nodes/{UUID}")
+
+    assert "join token 2" in html
+    assert "taken over" not in html
 
 
 async def test_what_is_newer_in_memory_is_shown(plane: Plane) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from cloudly.problems import FromTheFuture, Refused, StoreUnavailable, StoreUnsafe
 from cloudly.store import connection as connecting
+from cloudly.store import migrate as migrating
 from cloudly.store.connection import connect
 from cloudly.store.group import MAX_BATCH, Group
 from cloudly.store.migrate import HEAD, KNOWN, bring_up_to_date, engine_of, revision
@@ -293,6 +294,29 @@ async def test_the_migrations_end_in_exactly_the_schema_that_the_code_describes(
     engine.dispose()
 
     assert differences == []
+
+
+async def test_a_database_of_the_first_schema_keeps_what_is_wanted(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    file = tmp_path / FILE
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrating.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    engine = engine_of(file)
+    with engine.begin() as first:
+        config.attributes["connection"] = first
+        command.upgrade(config, "0001")
+    engine.dispose()
+    connection = connect(file)
+    connection.execute("PRAGMA foreign_keys=OFF")
+    connection.execute("INSERT INTO desired VALUES(7, 3, 'd')")
+
+    bring_up_to_date(file, connection)
+
+    assert [tuple(row) for row in connection.execute("SELECT * FROM desired")] == [(7, 3, "d")]
+    connection.close()
 
 
 async def test_every_table_of_ours_is_strict(migrated: Path) -> None:

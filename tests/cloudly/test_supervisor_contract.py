@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from cloudly.balena import device_name, etag, matches
+from simulators.supervisor.verdict import faults_of
 from tests.cloudly.given import DIGEST, UUID, Plane, bearer, code_of, commit_of
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +111,22 @@ async def test_the_target_is_the_desired_release_in_the_shape_that_a_supervisor_
     assert service["labels"] == {"io.balena.features.supervisor-api": "1"}
     assert service["environment"] == {}
     assert all(isinstance(one, int) for one in (release["id"], service["id"], service["image_id"]))
+
+
+async def test_a_withdrawn_release_leaves_the_app_without_one(plane: Plane) -> None:
+    token = plane.join_token()
+    await register(plane, token)
+    device = plane.device()
+    await device.ask(token)
+    given_up = plane.release("1.0.0", UUID)
+    before = (await state(plane)).json()[UUID]["apps"]
+
+    await device.tell("app-update/1", "downloading", "failed", deployment=given_up)
+
+    target = (await state(plane)).json()[UUID]
+    assert [one["releases"] for one in target["apps"].values()] == [{}]
+    assert list(target["apps"]) == list(before)
+    assert faults_of(target, UUID) == ()
 
 
 async def test_numeric_ids_stay_and_follow_what_they_name(plane: Plane) -> None:
