@@ -4,17 +4,17 @@ Rules
 - No arrow twice; every state can be reached; no way out of a final state, and a way out of every other.
 - Every state that is not final says who acts, what is awaited, until when and what follows then (`Waits`).
 
-The drawing comes from a `transitions.Machine` without model and callbacks. Recording and recalling ask a dict built
-from the same arrows, and a test holds the two equal for every state and kind. A look-up costs the same in both; but
-loading `transitions` adds 16 % of CPU (10 ms) and 0.8 MB to every start of a program that never draws
-(benchmarks/bench_chart.py).
+A chart is a `transitions.Machine` without model, callbacks and automatic transitions, used as a map: its tables decide
+what is legal and where it leads, for recording, recalling and drawing alike. It is made when the first fact is asked
+about, not when the chart is written down: loading `transitions` costs 10 ms of CPU and 0.8 MB, which a program that
+never folds a fact does not pay (benchmarks/bench_chart.py). The checks of the table itself read the arrows.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -52,13 +52,8 @@ class Chart:
     waits: Mapping[str, Waits]
     final: frozenset[str] = frozenset()
     lane: Lane = Lane.CORE
-    _moves: dict[str, dict[str, str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        moves: dict[str, dict[str, str]] = {}
-        for arrow in self.arrows:
-            moves.setdefault(arrow.src, {})[arrow.kind] = arrow.dst
-        object.__setattr__(self, "_moves", moves)
         flaws = "; ".join(self._flaws())
         if flaws:
             raise Malformed(f"draw the chart {self.name!r}", flaws, "correct the table")
@@ -74,13 +69,15 @@ class Chart:
 
     def next(self, src: str, kind: str) -> str:
         """The state that `kind` leads to; raises IllegalFact."""
-        try:
-            return self._moves[src][kind]
-        except KeyError:
-            raise IllegalFact(self.name, src, kind, self.allowed(src)) from None
+        event = self.machine.events.get(kind)
+        moves = event.transitions.get(src) if event else None
+        if not moves:
+            raise IllegalFact(self.name, src, kind, self.allowed(src))
+        dst: str = moves[0].dest
+        return dst
 
     def allowed(self, src: str) -> tuple[str, ...]:
-        return tuple(self._moves.get(src, ()))
+        return tuple(dict.fromkeys(arrow.kind for arrow in self.arrows if arrow.src == src))
 
     def is_final(self, state: str) -> bool:
         return state in self.final
@@ -93,7 +90,7 @@ class Chart:
 
     @cached_property
     def machine(self) -> Any:
-        """The same chart as a `transitions.Machine`: without model, callbacks or automatic transitions."""
+        """The map: without model, callbacks or automatic transitions."""
         from transitions import Machine
 
         arrows = [{"trigger": a.kind, "source": a.src, "dest": a.dst} for a in self.arrows]
@@ -131,7 +128,7 @@ def _lost(chart: Chart, states: set[str]) -> list[str]:
     reached, frontier = {chart.initial}, [chart.initial]
     while frontier:
         src = frontier.pop()
-        fresh = {chart.next(src, kind) for kind in chart.allowed(src)} - reached
+        fresh = {arrow.dst for arrow in chart.arrows if arrow.src == src} - reached
         reached |= fresh
         frontier += fresh
     return sorted(states - reached)
