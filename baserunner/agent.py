@@ -1,27 +1,31 @@
 """The composition root: opens the journal, lives with it, and is degraded while it cannot.
 
-Degraded means: nothing is done to the device; the node keeps heartbeating as long as it knows its identity, and
-says why; the journal is tried again and again, and life goes on when it opens.
+Degraded means: nothing is done to the device; the node keeps heartbeating as long as it knows its identity (also one
+that it read before the disk went away), and says why; the journal is tried again and again, and life goes on when it
+opens. The log says it once, and again when the reason changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
 import httpx
+from pydantic import SecretStr
 
 from baserunner import __version__
-from baserunner.identity import read_identity
+from baserunner.identity import Identity, read_identity
 from baserunner.life import Life, Neighbours
 from baserunner.locks import UpdateLock
+from baserunner.logs import Changes
 from baserunner.neighbours.cloudly import HttpCloudly
 from baserunner.neighbours.host import Host, RealHost
 from baserunner.neighbours.supervisor import HttpSupervisor
-from baserunner.pace import retry_s
-from baserunner.problems import IdentityProblem, NeighbourProblem, Refused
+from baserunner.pace import next_heartbeat_s, retry_s
+from baserunner.problems import IdentityProblem, NeighbourProblem, Refused, Unreachable
 from baserunner.report import Seen, look_at_supervisor, report
 from baserunner.settings import Settings
 from baserunner.watchdog import Watchdog
@@ -34,6 +38,8 @@ from journal.problems import AlreadyRunning, JournalProblem, NotWritable
 log = logging.getLogger(__name__)
 
 RETRY_OPEN_S = 10.0
+REFUSED_S = 3600.0
+"""A node that is refused cannot enroll anew without a journal: asking once an hour shows whether that has changed."""
 
 
 @dataclass
@@ -44,7 +50,13 @@ class Agent:
     near: Neighbours
     watchdog: Watchdog | None = None
     _misses: int = 0
-    _next_beat_at: float = field(default=0.0)
+    _next_beat_at: float = 0.0
+    _identity: Identity | None = None
+    """The last one that was read."""
+    _lives: int = 0
+    """How often the journal has been open, and stayed open."""
+    _state: Changes = field(default_factory=Changes)
+    _silence: Changes = field(default_factory=Changes)
 
     async def run(self) -> None:
         """Raises AlreadyRunning when another agent has this data directory."""
@@ -53,7 +65,9 @@ class Agent:
                 tasks.start_soon(self.watchdog.feed, self.near.world)
             while True:
                 reason = await self._live_until_trouble()
-                log.error("degraded: nothing is done to the device: %s", reason)
+                self._state.tell(
+                    logging.ERROR, log, f"degraded: nothing is done to the device: {reason}"
+                )
                 await self._be_degraded(reason)
 
     async def _live_until_trouble(self) -> str:
@@ -63,29 +77,44 @@ class Agent:
             raise
         except JournalProblem as problem:
             return str(problem)
-        log.info("journal open, epoch %s; agent %s", journal.epoch, __version__)
+        life = Life(self.settings, journal, self.near)
         troubles: list[str] = []
         with journal:
             try:
-                await Life(self.settings, journal, self.near).run()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._say_open, journal.epoch)
+                    await life.run()
             except* (JournalProblem, IdentityProblem) as group:
                 troubles = [str(problem) for problem in flat(group)]
+            finally:
+                self._identity = life.identity or self._identity
         return "; ".join(dict.fromkeys(troubles))
+
+    async def _say_open(self, epoch: str) -> None:
+        """At once at the first start; later when it has stayed open, so that one that fails at once is not praised."""
+        if self._lives:
+            await self.near.world.sleep(RETRY_OPEN_S)
+        self._lives += 1
+        self._next_beat_at = 0.0  # the next trouble is news
+        self._state.tell(logging.INFO, log, f"journal open, epoch {epoch}; agent {__version__}")
 
     async def _be_degraded(self, reason: str) -> None:
         if self.near.world.monotonic() >= self._next_beat_at:
             await self._beat_degraded(reason)
         await self.near.world.sleep(RETRY_OPEN_S)
 
+    def _known_identity(self) -> Identity | None:
+        """The one on disk, else the last one that was read there: the disk may be what has gone."""
+        with contextlib.suppress(IdentityProblem):
+            self._identity = read_identity(self.settings.home) or self._identity
+        return self._identity
+
     async def _beat_degraded(self, reason: str) -> None:
         """One heartbeat without a journal: who we are and why nothing is done."""
-        try:
-            identity = read_identity(self.settings.home)
-        except IdentityProblem as problem:
-            log.error("%s", problem)  # noqa: TRY400 - a traceback adds nothing
-            return
+        identity = self._known_identity()
         if identity is None or identity.node_token is None:
             return
+        self.near.hide(identity.node_token.get_secret_value())
         sight = await look_at_supervisor(self.near.supervisor)
         request = HeartbeatRequest(
             node_id=identity.node_id,
@@ -101,18 +130,24 @@ class Agent:
                 degraded=(reason[:2000],),
             ),
         )
+        wait_s = await self._send(request, identity.node_token)
+        self._next_beat_at = self.near.world.monotonic() + wait_s
+
+    async def _send(self, request: HeartbeatRequest, node_token: SecretStr) -> float:
+        """Seconds until the next one."""
+        world = self.near.world
         try:
-            answer = await self.near.cloudly.heartbeat(request, identity.node_token)
+            answer = await self.near.cloudly.heartbeat(request, node_token)
         except NeighbourProblem as problem:
             self._misses += 1
-            log.warning("degraded, and %s", problem)
-            wait_s = (
-                3600.0 if isinstance(problem, Refused) else retry_s(self._misses, self.near.world)
-            )
-        else:
-            self._misses = 0
-            wait_s = answer.heartbeat_every_s
-        self._next_beat_at = self.near.world.monotonic() + wait_s
+            self._silence.tell(logging.WARNING, log, f"degraded, and {problem}")
+            if isinstance(problem, Refused):
+                return REFUSED_S
+            asked_s = problem.retry_after_s if isinstance(problem, Unreachable) else None
+            return retry_s(self._misses, world, asked_s=asked_s)
+        self._misses = 0
+        self._silence.tell(logging.INFO, log, "")
+        return max(next_heartbeat_s(answer.heartbeat_every_s, world), self.settings.heartbeat_min_s)
 
 
 def open_journal(settings: Settings, near: Neighbours) -> Journal:

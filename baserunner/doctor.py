@@ -10,10 +10,10 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
-from journal.verify import verify
 
 from baserunner.identity import FILE, read_identity
 from baserunner.neighbours.supervisor import HttpSupervisor
+from baserunner.place import home_in, read_data_dir
 from baserunner.problems import IdentityProblem, NeighbourProblem, SettingsProblem
 from baserunner.report import SKEWED_S
 from baserunner.settings import Environment, Settings, read_settings
@@ -21,6 +21,7 @@ from interfaces.world import RealWorld
 from journal.lock import holder
 from journal.problems import JournalProblem, NoJournal
 from journal.reader import open_reader
+from journal.verify import verify
 
 LITTLE_SPACE_BYTES = 20_000_000
 """The journal, its WAL and its reserve stay below this for months."""
@@ -38,31 +39,30 @@ class Finding:
 
 
 async def examine(environment: Environment) -> list[Finding]:
-    """Look at everything, change nothing but one temporary file."""
+    """Look at everything, change nothing but one temporary file.
+
+    With a bad setting, still at all that is on this device: the one that is bad may be another day's trouble.
+    """
     try:
         settings = read_settings(dict(environment))
     except SettingsProblem as problem:
-        return [
-            Finding(
-                "bad",
-                "settings",
-                str(problem),
-                "set it in the compose file or the fleet's variables",
-            )
-        ]
+        todo = "set it in the compose file or the fleet's variables"
+        return [Finding("bad", "settings", str(problem), todo), *_here(read_data_dir(environment))]
     findings = [
         Finding("ok", "settings", "complete"),
         _runtime(settings),
-        _user(),
-        _data(settings.data_dir),
-        _journal(settings.home),
+        *_here(settings.data_dir),
         _identity(settings),
-        _agent(settings.home),
     ]
     async with httpx.AsyncClient(timeout=WITHIN_S, trust_env=False) as client:
         findings += await _cloudly(client, settings)
         findings.append(await _supervisor(client, settings))
     return findings
+
+
+def _here(data_dir: Path) -> list[Finding]:
+    home = home_in(data_dir)
+    return [_user(), _data(data_dir), _journal(home), _agent(home)]
 
 
 def _runtime(settings: Settings) -> Finding:
@@ -89,9 +89,8 @@ def _user() -> Finding:
 
 def _data(data_dir: Path) -> Finding:
     if not data_dir.is_dir():
-        return Finding(
-            "bad", "data", f"{data_dir} is missing", "mount a volume there (BASEOS_DATA_DIR)"
-        )
+        seen = f"{data_dir} is {'no directory' if data_dir.exists() else 'missing'}"
+        return Finding("bad", "data", seen, "mount a volume there (BASEOS_DATA_DIR)")
     try:
         with tempfile.TemporaryFile(dir=data_dir) as probe:
             probe.write(b"x")
@@ -117,7 +116,10 @@ def _journal(home: Path) -> Finding:
     except NoJournal:
         return Finding("note", "journal", "there is none yet", "`baserunner run` makes it")
     except JournalProblem as problem:
-        return Finding("bad", "journal", str(problem), problem.todo)
+        return Finding("bad", "journal", f"{problem.tried}: {problem.seen}", problem.todo)
+    except OSError as error:
+        seen = f"cannot look into {home}: {error.strerror}"
+        return Finding("bad", "journal", seen, "run as the agent's user or root")
     if not found.ok:
         first = found.problems[0]
         return Finding(
@@ -160,8 +162,10 @@ def _identity(settings: Settings) -> Finding:
 
 def _agent(home: Path) -> Finding:
     pid = holder(home)
-    if pid is None:
+    if pid is None and os.access(home, os.R_OK):
         return Finding("note", "agent", "does not run", "start `baserunner run`")
+    if pid is None:
+        return Finding("note", "agent", f"none seen in {home}", "start `baserunner run`")
     return Finding("ok", "agent", f"runs, pid {pid}")
 
 

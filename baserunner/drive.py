@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from baserunner.logs import Changes
 from baserunner.problems import LockProblem, NeighbourProblem
 from interfaces.world import World
 from journal.recall import Stream
@@ -85,10 +86,11 @@ class Driver:
     ) -> None:
         """Go on until the attempt has ended, or enters a state of `stop_in`.
 
-        Raises JournalProblem when a fact cannot be written.
+        Raises JournalProblem when a fact cannot be written. A problem that stays the same is logged once.
         """
+        trouble = Changes()
         while not stream.ended:
-            outcome = await self._step(stream, steps[stream.state])
+            outcome = await self._step(stream, steps[stream.state], trouble)
             self.points(f"after-step:{stream.name.partition('/')[0]}:{stream.state}")
             if isinstance(outcome, Happened):
                 fact = stream.record(outcome.kind, outcome.data, soon=outcome.soon)
@@ -99,22 +101,24 @@ class Driver:
             else:
                 await alarm.wait(max(outcome.seconds, LEAST_WAIT_S))
 
-    async def _step(self, stream: Stream[S], step: Step[S]) -> Happened | Later:
+    async def _step(self, stream: Stream[S], step: Step[S], trouble: Changes) -> Happened | Later:
         try:
-            return await step(stream)
+            outcome = await step(stream)
         except (NeighbourProblem, LockProblem) as problem:
-            log.warning("%s waits in %s: %s", stream.name, stream.state, problem)
+            trouble.tell(logging.WARNING, log, f"{stream.name} waits in {stream.state}: {problem}")
             return Later(self.retry_s, str(problem))
+        trouble.tell(logging.INFO, log, "")
+        return outcome
 
 
 def elapsed_s(stream: Stream[S], world: World, run_started: float) -> float:
-    """Seconds that the stream has been in its state, by the monotonic clock.
+    """Seconds that this run has seen the stream in its state, by the monotonic clock.
 
-    In a boot other than the one it was entered in, counted from this run's start: an unknown time in the dark is not
-    held against it. `run_started`: the monotonic clock at this run's start.
+    Time in the dark, before this run began, is not held against it: nobody looked, and nobody tried.
+    `run_started`: the monotonic clock at this run's start.
     """
     now = world.monotonic()
     entered = stream.entered
     if entered is not None and entered.boot_id == world.boot_id():
-        return max(now - entered.mono_ms / 1000, 0.0)
+        return now - max(entered.mono_ms / 1000, run_started)
     return now - run_started

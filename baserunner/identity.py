@@ -66,11 +66,11 @@ def keep_private(home: Path) -> None:
     """Take it away from everybody else, if a hand or a restore gave it to them. Best effort: it may be missing."""
     path = home / FILE
     try:
-        mode = stat.S_IMODE(path.lstat().st_mode)
+        mode = stat.S_IMODE(path.stat().st_mode)
         if mode != 0o600:
-            path.chmod(0o600, follow_symlinks=False)
-            log.warning("%s had mode %o: others could read it; it has 600 again", path, mode)
-    except (OSError, NotImplementedError):
+            path.chmod(0o600)
+            log.warning("%s had mode %o, it has 600 again: others may have read it", path, mode)
+    except OSError:
         return
 
 

@@ -23,13 +23,21 @@ from baserunner.enrollment import machine as enrollment
 from baserunner.enrollment.steps import EnrollmentSteps
 from baserunner.heartbeat import machine as heartbeat
 from baserunner.heartbeat.steps import NODE_GONE, HeartbeatSteps
-from baserunner.identity import Identity, fingerprint, read_identity
+from baserunner.identity import Identity, fingerprint, keep_private, read_identity
 from baserunner.locks import UpdateLock
+from baserunner.logs import Changes
 from baserunner.neighbours.cloudly import Cloudly
 from baserunner.neighbours.host import Host
 from baserunner.neighbours.supervisor import Supervisor
 from baserunner.pace import retry_s
-from baserunner.problems import IdentityProblem, LockProblem, NeighbourProblem, Refused, Unreachable
+from baserunner.problems import (
+    IdentityDamaged,
+    IdentityProblem,
+    LockProblem,
+    NeighbourProblem,
+    Refused,
+    Unreachable,
+)
 from baserunner.reboot import machine as reboot
 from baserunner.reboot.steps import RebootSteps
 from baserunner.report import Seen, look_at_supervisor, report
@@ -40,16 +48,25 @@ from interfaces.heartbeat import HeartbeatRequest
 from interfaces.world import World, now_ms
 from journal.facts import Fact, Lane
 from journal.journal import Journal
-from journal.problems import JournalProblem, Parked
+from journal.problems import JournalProblem, Malformed, NoJournal, Parked
 from journal.recall import Stream, recall
+from journal.schema import FILE
 
 log = logging.getLogger(__name__)
 
 SHIP_EVERY_S = 300.0
 """How long heartbeats and progress lines may wait; transitions are shipped at once."""
 ORDERS_EVERY_S = 1.0
+CHECK_WITHIN_S = 10.0
+"""How long an order to heartbeat waits for what came of it; the CLI waits longer."""
+HOLD_EVERY_S = 60.0
+"""How often to see that our update lock is still there, while there is nothing to update."""
 KEEP_LOG_FACTS = 2000
 """Acked heartbeats and progress lines kept on the device: a day's worth, for whoever debugs there."""
+WORTH_SAYING = 5
+"""So many tries in a row without an answer are said in the report; fewer are weather."""
+LOCK_RELEASED_IN = frozenset({"applying", "unclear", "rolling-back"})
+"""States of an update in which the Supervisor may act, so that our lock is not there."""
 REMEMBERED_ATTEMPTS = 20
 PROGRESS_STEP_PERCENT = 10
 
@@ -77,6 +94,8 @@ class Life:
     desired: DesiredState | None = None
     update: Stream[app_update.AppUpdate] | None = None
     progress_percent: int | None = None
+    identity: Identity | None = None
+    """Who we are, once enrolled."""
     _node_token: SecretStr | None = None
     _beats: HeartbeatSteps | None = None
     _rejection: Fact | None = None
@@ -88,9 +107,23 @@ class Life:
         self._update_alarm = Alarm()
         self._ship_alarm = Alarm()
         self._enroll_alarm = Alarm()
+        self._rebooting = ""
+        self._parked, self._not_shipped = "", ""
+        self._beaten, self._beat_reason = anyio.Event(), ""
+        self._unfit: dict[str, str] = {}
+        self._lock_trouble, self._ship_trouble = Changes(), Changes()
 
     async def run(self) -> None:
-        """Live. Raises JournalProblem or IdentityProblem (in a group) when a truth cannot be written."""
+        """Live. Raises JournalProblem or IdentityProblem (also in a group) when a truth cannot be read or written.
+
+        Who we are is read before anything is begun: without that, nothing may be done.
+        """
+        self._end_runs("interrupted")
+        keep_private(self.settings.home)
+        with contextlib.suppress(OSError):
+            orders.prepare(self.settings.home)
+        self._identity()
+        self._latest_enrollment()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._control)
@@ -105,7 +138,6 @@ class Life:
     # -- control: enroll, then heartbeat ---------------------------------------------------------
 
     async def _control(self) -> None:
-        self._end_runs("interrupted")
         while True:
             identity = await self.enroll()
             assert identity is not None  # noqa: S101 - not told to stop
@@ -170,7 +202,7 @@ class Life:
     async def _beat(self, identity: Identity) -> None:
         """Heartbeat until Cloudly says that it does not know this node (any more)."""
         assert identity.node_token is not None  # noqa: S101 - enrolled
-        self._node_token = identity.node_token
+        self.identity, self._node_token = identity, identity.node_token
         self.near.hide(identity.node_token.get_secret_value())
         self.near.hide(identity.enrollment_secret.get_secret_value())
         run = recall(self.journal, self.journal.next_stream_name("heartbeat"), heartbeat.MACHINE)
@@ -180,6 +212,7 @@ class Life:
             world=self.near.world,
             node_token=identity.node_token,
             report=lambda: self._request(identity.node_id),
+            min_s=self.settings.heartbeat_min_s,
         )
         self._ship_alarm.ring()
         driver = Driver(
@@ -191,9 +224,15 @@ class Life:
         await driver.drive(run, self._beats.steps, self._beat_alarm)
         self._rejection = run.last
         self._node_token, self._beats = None, None
+        self.desired = (
+            None  # what it wanted of a node that it no longer knows is not begun any more
+        )
 
     def _beat_recorded(self, run: Stream[heartbeat.Heartbeat]) -> None:
         answer = self._beats.answer if self._beats else None
+        if run.state != "sending":
+            self._beat_reason = run.believed.reason
+            self._beaten.set()
         if run.last is None or run.last.kind != "heartbeat-answered" or answer is None:
             return
         self.seen.skew_s = (answer.server_time_ms - now_ms(self.near.world)) / 1000
@@ -224,7 +263,6 @@ class Life:
     async def _request(self, node_id: str) -> HeartbeatRequest:
         sight = await look_at_supervisor(self.near.supervisor)
         update = self.update if self.update is not None and not self.update.ended else None
-        stopped = tuple(f"{lane} lane: {why}" for lane, why in self._shipper.stopped.items())
         return HeartbeatRequest(
             node_id=node_id,
             epoch=self.journal.epoch,
@@ -238,7 +276,7 @@ class Life:
                 journal=self.journal,
                 update=update,
                 progress_percent=self.progress_percent,
-                degraded=stopped,
+                degraded=self._why_little_is_done(sight.release),
             ),
         )
 
@@ -246,22 +284,25 @@ class Life:
 
     async def _updates(self) -> None:
         self._remember_attempts()
+        found = self._open_update()
         steps = AppUpdateSteps(
             supervisor=self.near.supervisor,
             lock=self.near.lock,
             world=self.near.world,
             desired=lambda: self.desired,
+            why_not_admit=lambda: self._shipper.stopped.get(Lane.CORE, ""),
             progressed=self._progressed,
             poll_s=self.settings.supervisor_poll_s,
+            found=found,
         )
         driver = self._driver(self.settings.supervisor_poll_s)
         while True:
-            self.update = self._open_update() or self._offered()
+            self.update, found = found or self._offered(), None
             if self.update is None:
                 self._hold_lock()
-                await self._update_alarm.wait(60.0)
+                await self._update_alarm.wait(HOLD_EVERY_S)
                 continue
-            if self.update.state not in {"applying", "unclear", "rolling-back"}:
+            if self.update.state not in LOCK_RELEASED_IN:
                 self._hold_lock()
             await driver.drive(self.update, steps.steps, self._update_alarm)
             self._attempted |= _deployments(self.update)
@@ -279,7 +320,12 @@ class Life:
         try:
             await self._updates()
         except Parked as parked:
-            log.error("updates are parked: %s", parked)  # noqa: TRY400 - one line
+            self._parked = f"updates are parked: {parked}"
+            log.error("%s", self._parked)  # noqa: TRY400 - one line
+        while True:
+            if not any(info.state in LOCK_RELEASED_IN for info in self.journal.open_streams()):
+                self._hold_lock()
+            await self.near.world.sleep(HOLD_EVERY_S)
 
     def _offered(self) -> Stream[app_update.AppUpdate] | None:
         """A new attempt, if what is wanted has not been attempted."""
@@ -291,15 +337,33 @@ class Life:
         stream = recall(
             self.journal, self.journal.next_stream_name("app-update"), app_update.MACHINE
         )
-        stream.record("offered", offer(target, self.desired.generation))
+        try:
+            stream.record("offered", offer(target, self.desired.generation))
+        except Malformed as problem:  # nothing was written; it is no better the next time
+            why = f"deployment {target.deployment} is not begun: {problem}"
+            log.error("%s", why)  # noqa: TRY400 - one line
+            self._unfit = {target.deployment: why}
+            self._attempted.add(target.deployment)
+            return None
         self._ship_alarm.ring()
         return stream
 
     def _remember_attempts(self) -> None:
         """A deployment is attempted once: the last ones are remembered from the journal."""
         for info in self.journal.streams("app-update")[-REMEMBERED_ATTEMPTS:]:
-            if info.ended:
-                self._attempted |= _deployments(recall(self.journal, info.name, app_update.MACHINE))
+            if not info.ended:
+                continue
+            try:
+                attempt = recall(self.journal, info.name, app_update.MACHINE)
+            except Parked:  # a newer agent's, and over: only which deployment it was matters
+                self._attempted |= self._named_in(info.name)
+            else:
+                self._attempted |= _deployments(attempt)
+
+    def _named_in(self, stream: str) -> set[str]:
+        facts = [fact.values for fact in self.journal.facts(stream=stream)]
+        names = ("deployment", "rollback_deployment")
+        return {str(values[name]) for values in facts for name in names if name in values}
 
     def _hold_lock(self) -> None:
         """The Supervisor polls its target by itself too: without our lock it would apply before the journal says so."""
@@ -308,7 +372,9 @@ class Life:
         try:
             self.near.lock.take()
         except LockProblem as problem:
-            log.warning("%s", problem)
+            self._lock_trouble.tell(logging.WARNING, log, str(problem))
+        else:
+            self._lock_trouble.tell(logging.INFO, log, "")
 
     def _progressed(self, stream: str, percent: int) -> None:
         before = self.progress_percent
@@ -330,7 +396,8 @@ class Life:
                 continue
             try:
                 rest_s = await self._shipper.ship(self._node_token)
-                misses = 0
+                self._ship_trouble.tell(logging.INFO, log, "")
+                misses, self._not_shipped = 0, ""
                 self.journal.trim(keep=KEEP_LOG_FACTS)
             except NeighbourProblem as problem:
                 misses += 1
@@ -340,7 +407,10 @@ class Life:
                 await self.near.world.sleep(rest_s)
 
     def _ship_problem(self, problem: NeighbourProblem, misses: int) -> float:
-        log.warning("the journal is not shipped for now: %s", problem)
+        why = f"the journal is not shipped for now: {problem}"
+        self._ship_trouble.tell(logging.WARNING, log, why)
+        if isinstance(problem, Refused) or misses >= WORTH_SAYING:
+            self._not_shipped = why
         if isinstance(problem, Refused) and problem.code in NODE_GONE:
             self._want_beat()
         asked_s = problem.retry_after_s if isinstance(problem, Unreachable) else None
@@ -349,33 +419,84 @@ class Life:
     # -- orders ----------------------------------------------------------------------------------
 
     async def _orders(self, tasks: anyio.abc.TaskGroup) -> None:
-        token = self._join_token()
+        before = self._join_token()
         while True:
             for order_id, order in orders.take_orders(self.settings.home):
-                said = self._obey(order, tasks)
-                orders.answer(self.settings.home, order_id, said)
-            if self._join_token() != token:
-                token = self._join_token()
+                tasks.start_soon(self._take_order, order_id, order, tasks)
+            token = self._join_token()
+            if token != before:
+                before = token
                 self._enroll_alarm.ring()
+            self._stand_on_ground()
             await self.near.world.sleep(ORDERS_EVERY_S)
 
-    def _obey(self, order: orders.Order, tasks: anyio.abc.TaskGroup) -> orders.OrderAnswer:
+    def _why_little_is_done(self, release: str | None) -> tuple[str, ...]:
+        """What keeps the agent from what Cloudly wants, in words. `release`: what the Supervisor reports."""
+        lanes = [f"{lane} lane: {why}" for lane, why in self._shipper.stopped.items()]
+        wanted = self.desired.app if self.desired else None
+        given_up = ""
+        if (
+            wanted
+            and wanted.deployment in self._attempted
+            and release not in {None, wanted.release}
+        ):
+            given_up = (
+                f"Cloudly wants release {wanted.version} by deployment {wanted.deployment}, which was attempted here "
+                "and is over: set the release again"
+            )
+        unfit = self._unfit.get(wanted.deployment, "") if wanted else ""
+        reasons = (*lanes, self._parked, self._not_shipped, unfit or given_up)
+        return tuple(why for why in reasons if why)
+
+    def _stand_on_ground(self) -> None:
+        """SQLite goes on writing to a file that was deleted, and all of it is lost at the end of the process."""
+        home = self.settings.home
+        if not (home / FILE).exists():
+            raise NoJournal(
+                f"write to the journal in {home}", "its file is gone", "mount the volume again"
+            )
+
+    async def _take_order(
+        self, order_id: str, order: orders.Order, tasks: anyio.abc.TaskGroup
+    ) -> None:
         log.info("order %s by %s", order.kind, order.by)
+        said = await self._obey(order, tasks)
+        orders.answer(self.settings.home, order_id, said)
+
+    async def _obey(self, order: orders.Order, tasks: anyio.abc.TaskGroup) -> orders.OrderAnswer:
         match order.kind:
             case orders.OrderKind.CHECK:
-                return self._check()
+                return await self._check()
             case orders.OrderKind.FORCE:
                 return self._force(order)
             case orders.OrderKind.REBOOT:
-                name = self.journal.next_stream_name("reboot")
-                tasks.start_soon(self._reboot, name, order.by)
-                return orders.OrderAnswer(done=True, said=name)
+                if self._rebooting:
+                    return orders.OrderAnswer(
+                        done=False, said=f"{self._rebooting} is under way already"
+                    )
+                self._rebooting = self.journal.next_stream_name("reboot")
+                tasks.start_soon(self._reboot, self._rebooting, order.by)
+                return orders.OrderAnswer(done=True, said=self._rebooting)
 
-    def _check(self) -> orders.OrderAnswer:
+    async def _check(self) -> orders.OrderAnswer:
+        """Heartbeat now, and say what Cloudly wants."""
         if self._beats is None:
             return orders.OrderAnswer(done=False, said="the node is not enrolled")
+        self._beaten, self._beat_reason = anyio.Event(), "no answer yet"
         self._want_beat()
-        return orders.OrderAnswer(done=True, said="a heartbeat is under way")
+        with anyio.move_on_after(CHECK_WITHIN_S):
+            await self._beaten.wait()
+        if self._beat_reason:
+            return orders.OrderAnswer(done=False, said=f"Cloudly does not say: {self._beat_reason}")
+        return orders.OrderAnswer(done=True, said=self._wanted_in_words())
+
+    def _wanted_in_words(self) -> str:
+        wanted = self.desired.app if self.desired else None
+        if wanted is None:
+            return "Cloudly wants no release of this node"
+        said = f"Cloudly wants release {wanted.version} ({wanted.release})"
+        infos = self.journal.streams("app-update")
+        return f"{said}; {infos[-1].name} is {infos[-1].state}" if infos else said
 
     def _force(self, order: orders.Order) -> orders.OrderAnswer:
         update = self.update
@@ -391,7 +512,12 @@ class Life:
         return orders.OrderAnswer(done=True, said=f"{update.name} is applied by force")
 
     async def _reboot(self, name: str, by: str) -> None:
-        stream = recall(self.journal, name, reboot.MACHINE)
+        try:
+            stream = recall(self.journal, name, reboot.MACHINE)
+        except Parked as parked:
+            log.error("a reboot is parked: %s", parked)  # noqa: TRY400 - one line
+            return
+        self._rebooting = name
         steps = RebootSteps(
             supervisor=self.near.supervisor,
             lock=self.near.lock,
@@ -400,6 +526,7 @@ class Life:
             why_not=self._why_not_reboot,
         )
         await self._driver(5.0).drive(stream, steps.steps, Alarm())
+        self._rebooting = ""
 
     def _resume_reboot(self, tasks: anyio.abc.TaskGroup) -> None:
         for info in self.journal.open_streams():
@@ -424,6 +551,8 @@ class Life:
 
     def _recorded(self, stream: Stream[Any]) -> None:
         self._ship_alarm.ring()
+        if stream.name.startswith("enrollment/") and stream.state == "refused":
+            self._drop_given_token(stream.believed.token_fingerprint)
         if stream.state in {"rollback-needed", "succeeded", "rolled-back", "failed"}:
             self._want_beat()
 
@@ -437,10 +566,11 @@ class Life:
         return recall(self.journal, infos[-1].name, enrollment.MACHINE) if infos else None
 
     def _identity(self) -> Identity | None:
+        """None: there is none, or what there is is damaged. Raises IdentityProblem when it cannot be read."""
         try:
             return read_identity(self.settings.home)
-        except IdentityProblem as problem:
-            log.error("%s", problem)  # noqa: TRY400 - a traceback adds nothing
+        except IdentityDamaged as damaged:
+            log.error("%s", damaged)  # noqa: TRY400 - a traceback adds nothing
             return None
 
     def _known_node_id(self) -> str | None:
@@ -449,6 +579,13 @@ class Life:
             if node_id:
                 return node_id
         return None
+
+    def _drop_given_token(self, refused: str) -> None:
+        """A token given by hand that was refused is of no use; the deployer's may be."""
+        token = self._join_token()
+        if token is not None and fingerprint(token) == refused:
+            with contextlib.suppress(OSError):
+                (self.settings.home / orders.TOKEN_FILE).unlink(missing_ok=True)
 
     def _join_token(self) -> SecretStr | None:
         """The one given with `baserunner enroll`, else the deployer's."""

@@ -1,5 +1,7 @@
 """The log: the commentary to the journal's story. One event a line, lower-case, named values, never a secret.
 
+A message stays one line: what came from a neighbour cannot end it and forge the next.
+
 Redaction happens in the formatter, so that it covers messages, arguments and tracebacks alike. It knows the live
 secrets by value and the tokens by their form.
 """
@@ -18,6 +20,19 @@ TOKENS = re.compile(
 NOISY = ("httpx", "httpcore", "anyio", "asyncio")
 
 
+class Changes:
+    """A state of affairs that is looked at again and again, and told only when it has changed."""
+
+    def __init__(self) -> None:
+        self._told = ""
+
+    def tell(self, level: int, logger: logging.Logger, what: str) -> None:
+        """Log it, unless that is what was said last. Empty: nothing is the matter any more."""
+        if what and what != self._told:
+            logger.log(level, "%s", what)
+        self._told = what
+
+
 class RedactingFormatter(logging.Formatter):
     """Formats as `time level logger message`, with every secret replaced."""
 
@@ -34,7 +49,8 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        text = f"{at}Z {record.levelname.lower():7} {record.name} {record.getMessage()}"
+        said = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.getMessage())
+        text = f"{at}Z {record.levelname.lower():7} {record.name} {said}"
         if record.exc_info and record.exc_info[1] is not None:
             text += "\n" + self.formatException(record.exc_info)
         return self.redact(text)

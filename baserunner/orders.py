@@ -7,6 +7,8 @@ An order is a file written under another name and renamed; the agent answers by 
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from enum import StrEnum
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def place(home: Path, order_id: str, order: Order) -> Path:
     """Put an order down for the agent. Returns where its answer will be. Raises BaserunnerProblem."""
     folder = home / FOLDER
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        prepare(home)
         temporary = folder / f"{order_id}.new"
         temporary.write_text(order.model_dump_json(), encoding="utf-8")
         temporary.replace(folder / f"{order_id}.order")
@@ -56,12 +58,21 @@ def place(home: Path, order_id: str, order: Order) -> Path:
     return folder / f"{order_id}.answer"
 
 
+def prepare(home: Path) -> None:
+    """Make the spool, and give it to the agent's user: `docker exec` comes in as root. Raises OSError."""
+    folder = home / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    owner = home.stat()
+    if os.geteuid() == 0 and folder.stat().st_uid != owner.st_uid:
+        os.chown(folder, owner.st_uid, owner.st_gid)
+
+
 def take_orders(home: Path) -> list[tuple[str, Order]]:
     """The orders waiting, each once: an order is gone from the spool when this returns it."""
     taken = []
     for path in sorted((home / FOLDER).glob("*.order")):
         with contextlib.suppress(OSError):
-            raw = path.read_bytes()[:MAX_BYTES]
+            raw = _read(path)
             path.unlink()
             try:
                 taken.append((path.stem, Order.model_validate_json(raw)))
@@ -77,3 +88,14 @@ def answer(home: Path, order_id: str, given: OrderAnswer) -> None:
         temporary = path.with_suffix(".answer-new")
         temporary.write_text(given.model_dump_json(), encoding="utf-8")
         temporary.replace(path)
+
+
+def _read(path: Path) -> bytes:
+    """The beginning of a plain file; empty for anything else: a pipe in the spool must not hold up the agent."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return b""
+        return os.read(descriptor, MAX_BYTES)
+    finally:
+        os.close(descriptor)

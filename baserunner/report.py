@@ -93,8 +93,8 @@ def report(  # noqa: PLR0913 - a report has many sources, each once
         temperature_c=host.temperature_c(),
         clock=clock_state(seen.skew_s),
         journal=() if journal is None else tuple(_head(journal, lane) for lane in JournalLane),
-        degraded=degraded,
-        waiting=() if journal is None else _waiting(explain_all(journal)),
+        degraded=tuple(reason[:2000] for reason in degraded[:20]),
+        waiting=() if journal is None else _waiting(explain_all(journal, besides="heartbeat")),
     )
 
 
@@ -127,5 +127,4 @@ def _waiting(answers: list[Why]) -> tuple[Waiting, ...]:
             then=why.then,
         )
         for why in answers[:20]
-        if not why.stream.startswith("heartbeat/")
     )

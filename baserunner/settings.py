@@ -93,9 +93,14 @@ def _url(values: Environment, name: str, example: str) -> str:
     raw = values.get(name)
     if raw is None:
         raise SettingsProblem(f"{name} is missing; for example {name}={example}")
-    parts = urlsplit(raw)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise SettingsProblem(f"{name} is not an http(s) address; for example {name}={example}")
+    malformed = SettingsProblem(f"{name} is not an http(s) address; for example {name}={example}")
+    try:
+        parts = urlsplit(raw)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an address in brackets that is none, a port beyond 65535
+        raise malformed from None
+    if not whole:
+        raise malformed
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingsProblem(
             f"{name} may hold no user, query or fragment; for example {name}={example}"

@@ -4,6 +4,7 @@ Rules:
 - Only what is durable is shipped: a fact that a power cut could take back must not be known to Cloudly.
 - Cloudly owns the cursor. On a gap the device goes back to what Cloudly has; on a fork it stops and says so.
 - 413 halves the batch and never drops.
+- An answer after which Cloudly has no more than before is a problem, so that the next try is later and later.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr
 
 from baserunner.neighbours.cloudly import Cloudly, OutOfStep
-from baserunner.problems import Refused
+from baserunner.problems import Malformed, Refused
 from interfaces.journal import (
     MAX_BATCH_BYTES,
     MAX_BATCH_EVENTS,
@@ -30,6 +31,8 @@ from journal.problems import Fork
 
 log = logging.getLogger(__name__)
 
+MAX_REST_S = 3600.0
+"""Longer than this nobody's wish keeps the journal back; the same cap as for Retry-After."""
 EVENT_OVERHEAD_BYTES = 400
 """What an event's other fields take on the wire, generously."""
 
@@ -64,10 +67,11 @@ class Shipper:
         if ack.seq > self.journal.head(lane).seq:
             self._stop(lane, "Cloudly has facts that this journal has not: part of it was lost")
             return
-        if ack.seq == self.journal.acked(lane)[0]:
+        theirs = bytes.fromhex(ack.hash)
+        if self.journal.acked(lane) == (ack.seq, theirs):
             return
         try:
-            self.journal.ack(lane, ack.seq, bytes.fromhex(ack.hash))
+            self.journal.ack(lane, ack.seq, theirs)
         except Fork as fork:
             self._stop(lane, str(fork))
 
@@ -77,10 +81,12 @@ class Shipper:
 
     async def _ship_batch(self, lane: Lane, node_token: SecretStr) -> float:
         batch = self._batch(lane)
+        before = self.journal.acked(lane)
         try:
             answer = await self.cloudly.ship(batch, node_token)
         except OutOfStep as out_of_step:
             self._step_back(lane, out_of_step)
+            self._must_have_moved(lane, before)
             return 1.0
         except Refused as refused:
             if refused.status != 413 or self._max_events == 1:
@@ -91,7 +97,15 @@ class Shipper:
         self.incarnation = answer.incarnation
         self._max_bytes = min(answer.max_bytes, MAX_BATCH_BYTES)
         self.acked(answer.ack)
-        return answer.next_after_s
+        self._must_have_moved(lane, before)
+        return min(answer.next_after_s, MAX_REST_S)
+
+    def _must_have_moved(self, lane: Lane, before: tuple[int, bytes]) -> None:
+        """Raises Malformed when an answer has left everything as it was: asking again at once would go on for ever."""
+        if lane not in self.stopped and self.journal.acked(lane) == before:
+            raise Malformed(
+                f"Cloudly answered, and still has the {lane} lane up to {before[0]} only"
+            )
 
     def _batch(self, lane: Lane) -> JournalBatch:
         journal = self.journal
@@ -116,17 +130,15 @@ class Shipper:
 
     def _step_back(self, lane: Lane, out_of_step: OutOfStep) -> None:
         ack = out_of_step.ack
-        if (
-            out_of_step.code == "gap"
-            and ack is not None
-            and ack.seq >= self.journal.oldest(lane) - 1
-        ):
+        if out_of_step.code == "gap" and ack is not None:
             log.info("%s lane: going on after %d, which is what Cloudly has", lane, ack.seq)
             self.acked(ack)
             return
         self._stop(lane, str(out_of_step))
 
     def _stop(self, lane: Lane, why: str) -> None:
+        if lane in self.stopped:
+            return
         log.error("%s lane is out of step with Cloudly and is no longer shipped: %s", lane, why)
         self.stopped[lane] = why
 

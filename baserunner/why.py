@@ -48,15 +48,18 @@ def explain(stream: Stream[Any]) -> Why:
     )
 
 
-def explain_all(journal: Any, machine: str | None = None) -> list[Why]:
+def explain_all(
+    journal: Any, machine: str | None = None, *, besides: str | None = None
+) -> list[Why]:
     """The answers for all open streams, the oldest first. `journal`: a Journal or a Reader.
 
+    `machine`: only this one, or only this stream. `besides`: all but this machine's.
     A stream that this agent cannot read on (a newer agent wrote it) is parked: that is its answer.
     """
     answers = []
     for info in journal.open_streams():
         name = info.name.partition("/")[0]
-        if machine not in {None, name, info.name}:
+        if machine not in {None, name, info.name} or name == besides:
             continue
         if name not in MACHINES:
             answers.append(_parked(info.name, f"this agent knows no machine {name}"))

@@ -42,6 +42,7 @@ CHART = Chart(
         Arrow("applied",            "applying",        "verifying"),
         Arrow("apply-retried",      "applying",        "applying"),
         Arrow("force-requested",    "applying",        "applying"),
+        Arrow("superseded",         "applying",        "superseded"),
         Arrow("apply-unclear",      "applying",        "unclear"),
         Arrow("apply-failed",       "applying",        "rollback-needed"),
         Arrow("applied",            "unclear",         "verifying"),
@@ -58,7 +59,7 @@ CHART = Chart(
     waits={
         #                         owner         waits for                                        deadline  then                                    resume
         "new":             Waits("us",         "the offer to be written",                       None,     "the offer is written",                 "the next heartbeat offers it again"),
-        "offered":         Waits("supervisor", "the Supervisor to be there",                    None,     "the update is admitted",               "go on; admission is not asked again once given"),
+        "offered":         Waits("supervisor", "the Supervisor to be there, and the journal to be in step with Cloudly",                    None,     "the update is admitted",               "go on; admission is not asked again once given"),
         "admitted":        Waits("us",         "the update lock",                               None,     "the download is asked for",            "take the lock, ask for the download"),
         "downloading":     Waits("supervisor", "every image of the release, by digest",         3600.0,   "the update fails; the old release stays", "ask what is there; ask for the download again only if it is not under way"),
         "staged":          Waits("us",         "consent, window and locks: none stands in the way", None, "it is applied",                        "check by digest that what was staged is still there"),
@@ -101,8 +102,8 @@ class AppUpdate:
     generation: int = 0
     target: Release = Release()
     policy: Policy = Policy()
-    previous: str | None = None
-    """The release that ran when the update was admitted."""
+    previous: Release = Release()
+    """What ran when the update was admitted; without a commit: nothing."""
     apply_attempts: int = 0
     forced: bool = False
     """An operator asked to break the locks of others."""
@@ -123,7 +124,12 @@ def fold(believed: AppUpdate, fact: Fact) -> AppUpdate:
                 policy=Policy(**values["policy"]),
             )
         case "admitted":
-            return replace(believed, previous=values["running"])
+            return replace(
+                believed,
+                previous=Release(
+                    commit=values["running"] or "", images=_pairs(values.get("images", []))
+                ),
+            )
         case "apply-requested" | "apply-retried":
             return replace(believed, apply_attempts=believed.apply_attempts + 1)
         case "force-requested":
@@ -141,13 +147,16 @@ def fold(believed: AppUpdate, fact: Fact) -> AppUpdate:
 
 
 def _release(values: dict[str, object]) -> Release:
-    images = values["images"]
-    assert isinstance(images, list)  # noqa: S101 - our own fact; a mistake of ours if not
     return Release(
         commit=str(values["release"]),
         version=str(values["version"]),
-        images=tuple((str(service), str(image)) for service, image in images),
+        images=_pairs(values["images"]),
     )
+
+
+def _pairs(images: object) -> tuple[tuple[str, str], ...]:
+    assert isinstance(images, list)  # noqa: S101 - our own fact; a mistake of ours if not
+    return tuple((str(service), str(image)) for service, image in images)
 
 
 MACHINE = Machine(chart=CHART, start=AppUpdate(), fold=fold)

@@ -5,9 +5,18 @@ Source of the sequence: DESIGN section 4, "The app update on a real Supervisor";
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
-from baserunner.app_update.evidence import is_applied, is_staged, is_whole, why_unhealthy
+from baserunner.app_update.evidence import (
+    is_applied,
+    is_staged,
+    is_untouched,
+    is_whole,
+    running_images,
+    why_not_pulled,
+    why_unhealthy,
+)
 from baserunner.app_update.machine import AppUpdate, deadline_s
 from baserunner.drive import Happened, Later, Step, elapsed_s
 from baserunner.locks import UpdateLock
@@ -23,6 +32,9 @@ Outcome = Happened | Later
 RETELL_POLLS = 20
 """Told, and idle for so many looks: told again. At the default of 2 s a look this is 40 s, longer than the
 Supervisor's longest recorded back-off of 32 s."""
+UNSEEN_POLLS, UNSEEN_S = 5, 10.0
+"""Health that nobody looked at for so many looks, and for so long, was not seen: the soak begins again."""
+SILENT = "the Supervisor does not answer"
 MAX_CRASHES = 5
 """So many times found not running after it ran, within one soak: unhealthy, without waiting for the deadline."""
 
@@ -37,19 +49,26 @@ class AppUpdateSteps:
         lock: UpdateLock,
         world: World,
         desired: Callable[[], DesiredState | None],
+        why_not_admit: Callable[[], str],
         progressed: Callable[[str, int], None],
         poll_s: float,
+        found: Attempt | None,
     ) -> None:
+        """`found`: the attempt that an earlier run left open."""
+        self._found = (found.name, found.facts) if found is not None else ("", 0)
         self._supervisor = supervisor
         self._lock = lock
         self._world = world
         self._desired = desired
+        self._why_not_admit = why_not_admit
         self._progressed = progressed
         self._poll_s = poll_s
         self._run_started = world.monotonic()
         self._told: dict[tuple[str, int], float] = {}
         self._healthy_since: float | None = None
+        self._healthy_seen = 0.0
         self._crashes = 0
+        self._soak_of = ""
 
     @property
     def steps(self) -> Mapping[str, Step[AppUpdate]]:
@@ -68,12 +87,16 @@ class AppUpdateSteps:
     async def offered(self, attempt: Attempt) -> Outcome:
         if self._superseded(attempt):
             return self._give_way(attempt)
+        if why_not := self._why_not_admit():
+            return Later(60.0, why_not)
         if self._supervisor is None:
             return Later(
                 60.0, "no Supervisor: BALENA_SUPERVISOR_ADDRESS and BALENA_SUPERVISOR_API_KEY"
             )
         state = await self._supervisor.state()
-        return self._happened(attempt, "admitted", running=state.release)
+        return self._happened(
+            attempt, "admitted", running=state.release, images=running_images(state)
+        )
 
     async def admitted(self, attempt: Attempt) -> Outcome:
         if self._superseded(attempt):
@@ -82,12 +105,11 @@ class AppUpdateSteps:
         return self._happened(attempt, "download-requested")
 
     async def downloading(self, attempt: Attempt) -> Outcome:
-        state = await self._look()
-        target = attempt.believed.target
-        if is_applied(state, target):
-            return self._happened(attempt, "found-applied")
-        if is_staged(state, target):
-            return self._happened(attempt, "staged")
+        state = await self._look_if_there(attempt)
+        if state is None:
+            return self._happened(attempt, "download-failed", reason=SILENT)
+        if found := self._what_came(attempt, state):
+            return found
         if self._superseded(attempt):
             return self._give_way(attempt)
         if self._overdue(attempt):
@@ -97,9 +119,20 @@ class AppUpdateSteps:
         under_way = not state.applied
         if self._should_tell(attempt, idle=not under_way, may_have=under_way):
             self._lock.take()
-            await self._tell(attempt)
+            await self._tell()
         self._note_progress(attempt, state)
         return Later(self._poll_s)
+
+    def _what_came(self, attempt: Attempt, state: State) -> Happened | None:
+        """How the download has ended; None: it has not."""
+        target = attempt.believed.target
+        if is_applied(state, target):
+            return self._happened(attempt, "found-applied")
+        if never := why_not_pulled(state, target):
+            return self._happened(attempt, "download-failed", reason=never)
+        if is_staged(state, target):
+            return self._happened(attempt, "staged")
+        return None
 
     async def staged(self, attempt: Attempt) -> Outcome:
         state = await self._look()
@@ -118,18 +151,21 @@ class AppUpdateSteps:
         state = await self._look_if_there(attempt)
         if state is not None and is_applied(state, believed.target):
             return self._happened(attempt, "applied")
-        old_is_whole = state is not None and is_whole(state, believed.previous)
+        untouched = state is not None and is_untouched(state, believed.previous)
+        if untouched and self._superseded(attempt):
+            self._lock.take()
+            return self._give_way(attempt)
         if self._overdue(attempt):
-            return self._apply_overdue(attempt, old_is_whole=old_is_whole)
-        # Ours released already and not in this run: an earlier run may have told the Supervisor.
-        if self._should_tell(attempt, idle=old_is_whole, may_have=not self._lock.exists()):
+            return self._apply_overdue(attempt, untouched=untouched)
+        # Our lock is gone: an earlier run may have told the Supervisor.
+        if self._should_tell(attempt, idle=untouched, may_have=not self._lock.exists()):
             self._lock.release()
-            await self._tell(attempt, cancel=True, force=believed.forced)
+            await self._tell(cancel=True, force=believed.forced)
         return Later(self._poll_s)
 
-    def _apply_overdue(self, attempt: Attempt, *, old_is_whole: bool) -> Outcome:
+    def _apply_overdue(self, attempt: Attempt, *, untouched: bool) -> Outcome:
         believed = attempt.believed
-        if not old_is_whole:
+        if not untouched:
             return self._happened(
                 attempt,
                 "apply-unclear",
@@ -161,40 +197,41 @@ class AppUpdateSteps:
 
     async def verifying(self, attempt: Attempt) -> Outcome:
         self._lock.take()
+        if self._soak_of != attempt.name:
+            self._soak_of, self._healthy_since, self._crashes = attempt.name, None, 0
         policy = attempt.believed.policy
         state = await self._look_if_there(attempt)
-        fault = (
-            "the Supervisor does not answer"
-            if state is None
-            else why_unhealthy(state, attempt.believed.target)
-        )
+        fault = SILENT if state is None else why_unhealthy(state, attempt.believed.target)
         if (
             state is not None
             and state.release != attempt.believed.target.commit
             and self._superseded(attempt)
         ):
             return self._give_way(attempt)
-        now = self._world.monotonic()
-        if fault:
-            self._crashes += self._healthy_since is not None
-            self._healthy_since = None
-        elif self._healthy_since is None:
-            self._healthy_since = now
-        if self._healthy_since is not None and now - self._healthy_since >= policy.health_soak_s:
-            return self._leave_verifying(attempt, "health-passed", soak_s=policy.health_soak_s)
+        if self._healthy_for_s(fault) >= policy.health_soak_s:
+            return self._happened(attempt, "health-passed", soak_s=policy.health_soak_s)
         if self._crashes >= MAX_CRASHES:
-            return self._leave_verifying(
+            return self._happened(
                 attempt, "health-failed", reason=f"{fault} (stopped {self._crashes} times)"
             )
         if self._overdue(attempt):
-            return self._leave_verifying(
+            return self._happened(
                 attempt, "health-failed", reason=fault or "the soak was never passed"
             )
         return Later(self._poll_s, fault)
 
-    def _leave_verifying(self, attempt: Attempt, kind: str, **data: object) -> Happened:
-        self._healthy_since, self._crashes = None, 0
-        return self._happened(attempt, kind, **data)
+    def _healthy_for_s(self, fault: str) -> float:
+        """For how long this and every look before it found all services running; -1 when this one did not."""
+        now = self._world.monotonic()
+        if fault:
+            self._crashes += self._healthy_since is not None
+            self._healthy_since = None
+            return -1.0
+        unseen_s = max(UNSEEN_POLLS * self._poll_s, UNSEEN_S)
+        if self._healthy_since is None or now - self._healthy_seen > unseen_s:
+            self._healthy_since = now
+        self._healthy_seen = now
+        return now - self._healthy_since
 
     async def rollback_needed(self, attempt: Attempt) -> Outcome:
         wanted = self._wanted()
@@ -221,13 +258,10 @@ class AppUpdateSteps:
                 "rollback-failed",
                 reason=f"release {good.commit} was not reported as applied in time",
             )
-        if self._should_tell(
-            attempt,
-            idle=state is not None and state.applied,
-            may_have=not self._lock.exists(),
-        ):
+        # Not only when it is idle: with the release that failed it may try for ever, and sit out ever longer back-offs.
+        if self._should_tell(attempt, idle=state is not None, may_have=not self._lock.exists()):
             self._lock.release()
-            await self._tell(attempt, cancel=True)
+            await self._tell(cancel=True)
         return Later(self._poll_s)
 
     async def _look(self) -> State:
@@ -244,40 +278,33 @@ class AppUpdateSteps:
             raise
 
     def _overdue(self, attempt: Attempt) -> bool:
-        """Whether the state has lasted longer than it may.
-
-        The soak starts again with each run, so time in which nobody looked does not count against it.
-        """
+        """Whether this run has seen the state last longer than it may."""
         limit_s = deadline_s(attempt.state, attempt.believed)
-        if limit_s is None:
-            return False
-        lasted_s = elapsed_s(attempt, self._world, self._run_started)
-        if attempt.state == "verifying":
-            lasted_s = min(lasted_s, self._world.monotonic() - self._run_started)
-        return lasted_s >= limit_s
+        return limit_s is not None and elapsed_s(attempt, self._world, self._run_started) >= limit_s
 
     def _should_tell(self, attempt: Attempt, *, idle: bool, may_have: bool) -> bool:
         """Whether the Supervisor is to be told now: once per fact, and again only if it has been idle for long.
 
-        `may_have`: an earlier run may have told it; then it is given the time to act on that first.
+        `may_have`: it looks as if an earlier run had told it; then it is given the time to act on that first. A tell
+        that failed counts: it may have been heard.
         """
         now = self._world.monotonic()
         key = (attempt.name, attempt.facts)
         if key not in self._told:
             self._told = {key: now}
-            return not may_have
+            return not may_have or self._is_of_this_run(attempt)
         if idle and now - self._told[key] >= RETELL_POLLS * self._poll_s:
             self._told[key] = now
             return True
         return False
 
-    async def _tell(self, attempt: Attempt, *, force: bool = False, cancel: bool = False) -> None:
+    async def _tell(self, *, force: bool = False, cancel: bool = False) -> None:
         assert self._supervisor is not None  # noqa: S101 - never admitted without one
-        try:
-            await self._supervisor.update(force=force, cancel=cancel)
-        except Exception:
-            self._told.pop((attempt.name, attempt.facts), None)
-            raise
+        await self._supervisor.update(force=force, cancel=cancel)
+
+    def _is_of_this_run(self, attempt: Attempt) -> bool:
+        """Whether the newest fact is our own, so that no earlier run can have acted on it."""
+        return (attempt.name, attempt.facts) != self._found
 
     async def _why_not_downloaded(self) -> str:
         assert self._supervisor is not None  # noqa: S101 - never admitted without one
@@ -287,8 +314,9 @@ class AppUpdateSteps:
         return "the images were not all downloaded in time"
 
     def _note_progress(self, attempt: Attempt, state: State) -> None:
-        if state.progress_percent is not None:
-            self._progressed(attempt.name, round(state.progress_percent))
+        percent = state.progress_percent
+        if percent is not None and math.isfinite(percent):
+            self._progressed(attempt.name, min(max(round(percent), 0), 100))
 
     def _wanted(self) -> AppTarget | None:
         desired = self._desired()

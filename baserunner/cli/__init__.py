@@ -2,9 +2,13 @@
 
 Each command imports what it uses when it runs, so that `--help` and `journal` start fast on a slow device.
 Exit codes: 0 well, 1 not well (the answer says what), 2 wrong usage or settings, 3 the agent is (not) running.
+A reader that goes away (`| head -1`) ends a command with 1 and without a word, as other programs do.
 """
 
 from __future__ import annotations
+
+import sys
+from typing import NoReturn
 
 import typer
 
@@ -36,5 +40,20 @@ def _root(
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """The console script; a problem that nobody handled is one line all the same."""
+    try:
+        app(prog_name="baserunner")
+    except OSError as error:
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except Exception as problem:
+        from baserunner.problems import BaserunnerProblem
+        from journal.problems import JournalProblem
+
+        if not isinstance(problem, BaserunnerProblem | JournalProblem):
+            raise  # a mistake of ours, which is not to be hidden
+        _end(str(problem))
+
+
+def _end(said: str) -> NoReturn:
+    sys.stderr.write(f"baserunner: {said}\n")
+    raise SystemExit(1)

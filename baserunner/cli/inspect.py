@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from baserunner.cli import show
 
 if TYPE_CHECKING:
+    from baserunner.cli.status import Status
     from baserunner.why import Why
 
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -44,15 +45,21 @@ def status(as_json: AsJson = False) -> None:  # noqa: FBT002
                 "enrollment": show.coloured(seen.enrollment or "none"),
                 "heartbeat": _heartbeat_words(seen.last_answer_ms, seen.heartbeat),
                 "release": show.plain(seen.release or "none that this journal knows of"),
-                "update": f"{seen.update} {show.coloured(seen.update_state)}"
+                "update": f"{seen.update} to {show.plain(seen.update_version or '?')}: "
+                f"{show.coloured(seen.update_state)}"
                 if seen.update
                 else "none",
-                "journal": f"epoch {seen.epoch}, {seen.facts} facts, {seen.unacked} not yet with Cloudly"
-                if seen.epoch
-                else "none",
+                "journal": f"epoch {seen.epoch}, {seen.facts} facts" if seen.epoch else "none",
+                "with Cloudly": _shipped_words(seen) if seen.epoch else "nothing",
             }
         )
     raise typer.Exit(0 if seen.healthy else 1)
+
+
+def _shipped_words(seen: Status) -> str:
+    core, lines = seen.unacked_core, seen.unacked - seen.unacked_core
+    told = f"all transitions but the newest {core}" if core else "every transition"
+    return told + (f"; {lines} heartbeats and lines wait their turn" if lines else "")
 
 
 def _heartbeat_words(last_answer_ms: int | None, state: str) -> str:
@@ -71,17 +78,37 @@ Machine = Annotated[
 
 def why(machine: Machine = None, as_json: AsJson = False) -> None:  # noqa: FBT002
     """Say why it is not finished."""
+    from baserunner.cli.status import check
     from baserunner.why import explain_all
 
     with show.reader() as reader:
+        check(reader, show.home())
         answers = explain_all(reader, machine)
+        ended = "" if answers else _ended(reader, machine)
     if as_json:
         show.as_json([asdict(answer) for answer in answers])
         return
-    if not answers:
-        typer.echo("nothing waits: every attempt has come to its end")
-    for answer in answers:
+    if ended:
+        typer.echo(ended)
+    for number, answer in enumerate(answers):
+        if number:
+            typer.echo()
         _print_why(answer)
+
+
+def _ended(reader: Any, asked: str | None) -> str:
+    """Nothing waits: what came to its end. Exits 2 for what is no machine, 1 for a stream that is not there."""
+    if asked is None:
+        return "nothing waits: every attempt has come to its end"
+    name, attempt = show.machine_of(asked), "/" in asked
+    infos = [info for info in reader.streams(name) if not attempt or info.name == asked]
+    if attempt and not infos:
+        show.fail(f"there is no stream {asked}: see `baserunner journal list`", 1)
+    if not infos:
+        return f"nothing waits: no {name} has begun"
+    last = infos[-1]
+    when = f" at {show.moment(last.last.at_ms)} UTC" if last.last else ""
+    return f"nothing waits: {last.name} ended as {last.state}{when}"
 
 
 def _print_why(answer: Why) -> None:
@@ -143,7 +170,9 @@ def machines(
                 ]
             )
     show.table(
-        ["machine", "state", "owner", "waits for", "deadline", "facts that may follow"], rows
+        ["machine", "state", "owner", "waits for", "deadline", "facts that may follow"],
+        rows,
+        prose=["waits for", "facts that may follow"],
     )
 
 
@@ -167,5 +196,5 @@ def doctor(as_json: AsJson = False) -> None:  # noqa: FBT002
         rows = [
             [marks[f.verdict], f.what, show.plain(f.seen), show.plain(f.todo)] for f in findings
         ]
-        show.table(["", "what", "seen", "what to do"], rows)
+        show.table(["", "what", "seen", "what to do"], rows, prose=["seen", "what to do"])
     raise typer.Exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +51,7 @@ def list_(as_json: AsJson = False, file: File = None) -> None:  # noqa: FBT002
 
 @app.command("show")
 def show_(
-    stream: Annotated[str, typer.Argument(help="For example app-update/12.")],
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="For example app-update/12.")],
     as_json: AsJson = False,  # noqa: FBT002
     file: File = None,
 ) -> None:
@@ -57,26 +59,68 @@ def show_(
     with show.reader(file) as reader:
         try:
             facts = reader.facts(stream=stream)
-        except ValueError as error:
-            show.fail(str(error), 2)
-    if not facts:
-        show.fail(f"there is no stream {stream}: see `baserunner journal list`", 1)
-    _print_facts(facts, as_json=as_json, first=facts[0])
+        except ValueError:
+            show.fail(f"{stream!r} is no stream: write <machine>/<attempt>, like app-update/12", 2)
+        if not facts:
+            show.fail(f"there is no stream {stream}: see `baserunner journal list`", 1)
+        starts = [] if as_json else _starts(reader, facts)
+    _print_facts(sorted(facts + starts, key=lambda fact: fact.n), as_json=as_json, first=facts[0])
+
+
+def _starts(reader: Any, story: list[Fact]) -> list[Fact]:
+    """When the agent started in the middle of this story: after a kill, a power cut, an update of its own."""
+    starts = []
+    for info in reversed(reader.streams("heartbeat")):
+        begun = reader.facts(stream=info.name, limit=1)
+        if begun and begun[0].n < story[0].n:
+            break
+        starts += [
+            fact
+            for fact in begun
+            if fact.kind == "run-started"
+            and fact.n < story[-1].n
+            and fact.stream != story[0].stream
+        ]
+    return starts
 
 
 @app.command()
 def tail(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as facts come.")] = False,  # noqa: FBT002
     count: Annotated[int, typer.Option("-n", min=0, help="How many of the newest.")] = 20,
+    machine: Annotated[
+        str | None,
+        typer.Option("-m", "--machine", help="Only of this machine (app-update) or stream."),
+    ] = None,
     as_json: AsJson = False,  # noqa: FBT002
     file: File = None,
 ) -> None:
     """The newest facts of all machines, in their common order."""
+    if machine is not None:
+        show.machine_of(machine)
     with show.reader(file) as reader:
-        facts = reader.tail(count)
+        after = reader.newest_n()
+        facts = reader.tail(count) if machine is None else _tail_of(reader, machine, count)
         _print_facts(facts, as_json=as_json)
         if follow:
-            _follow(reader, facts[-1] if facts else None, as_json=as_json)
+            after = facts[-1].n if facts and machine is None else after
+            _follow(reader, after, machine, as_json=as_json)
+
+
+def _tail_of(reader: Any, machine: str, count: int) -> list[Fact]:
+    """The newest `count` facts of one machine or stream, the oldest of them first."""
+    found: list[Fact] = []
+    for info in reversed(reader.streams(machine.partition("/")[0])):
+        if len(found) >= count:
+            break
+        if _is_of(info.name, machine):
+            found = reader.facts(stream=info.name) + found
+    found.sort(key=lambda fact: fact.n)
+    return found[-count:] if count else []
+
+
+def _is_of(stream: str, machine: str | None) -> bool:
+    return machine is None or machine in {stream, stream.partition("/")[0]}
 
 
 @app.command()
@@ -107,40 +151,40 @@ def export(
 @app.command()
 def verify(as_json: AsJson = False, file: File = None) -> None:  # noqa: FBT002
     """Check the chain: gaps, damage, anything that does not hang together. Exit code 1 if there is a fault."""
+    from journal.problems import Damaged
+    from journal.verify import Problem
     from journal.verify import verify as check
 
     with show.reader(file) as reader:
-        found = check(reader)
+        try:
+            found = check(reader)
+        except Damaged as damaged:  # so badly that not even its ends can be read
+            problems, events = [Problem(None, None, str(damaged))], 0
+        else:
+            problems, events = found.problems, found.events
     if as_json:
-        show.as_json(
-            {
-                "ok": found.ok,
-                "events": found.events,
-                "problems": [
-                    {"lane": p.lane, "seq": p.seq, "what": p.what} for p in found.problems
-                ],
-            }
-        )
-    elif found.ok:
-        typer.echo(f"{found.events} facts, chain unbroken in both lanes")
+        faults = [{"lane": p.lane, "seq": p.seq, "what": p.what} for p in problems]
+        show.as_json({"ok": not problems, "events": events, "problems": faults})
+    elif not problems:
+        typer.echo(f"{events} facts, chain unbroken in both lanes")
     else:
-        rows = [[str(p.lane), str(p.seq), show.plain(p.what)] for p in found.problems]
-        show.table(["lane", "seq", "what is wrong"], rows)
-    raise typer.Exit(0 if found.ok else 1)
+        rows = [[p.lane or "-", str(p.seq or "-"), show.plain(p.what)] for p in problems]
+        show.table(["lane", "seq", "what is wrong"], rows, prose=["what is wrong"])
+        typer.echo("keep a copy of the journal's files before anything else; Cloudly has its own")
+    raise typer.Exit(1 if problems else 0)
 
 
-def _follow(reader: Any, last: Fact | None, *, as_json: bool) -> None:
+def _follow(reader: Any, after: int, machine: str | None, *, as_json: bool) -> None:
     import anyio
 
     from interfaces.world import RealWorld
 
     async def follow() -> None:
-        world = RealWorld()
-        after = last.n if last else 0
-        while True:
-            fresh = reader.facts(after=after, limit=500)
-            _print_facts(fresh, as_json=as_json)
-            after = fresh[-1].n if fresh else after
+        world, seen = RealWorld(), after
+        while not _nobody_reads():
+            fresh = reader.facts(after=seen, limit=500)
+            _print_facts([f for f in fresh if _is_of(f.stream, machine)], as_json=as_json)
+            seen = fresh[-1].n if fresh else seen
             await world.sleep(0.2)
 
     try:
@@ -149,6 +193,16 @@ def _follow(reader: Any, last: Fact | None, *, as_json: bool) -> None:
         raise typer.Exit from None
     except BrokenPipeError:
         os._exit(0)  # the reader of our pipe is gone; nothing of ours is lost
+
+
+def _nobody_reads() -> bool:
+    """Whether the other end of our pipe is closed: a journal that is quiet would never make us write, and notice."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout, 0)
+    except (OSError, ValueError):  # no file of the kernel's
+        return False
+    return bool(poll.poll(0))
 
 
 def _print_facts(facts: list[Fact], *, as_json: bool, first: Fact | None = None) -> None:
@@ -171,6 +225,8 @@ def _lines(fact: Fact, previous: Fact | None, first: Fact | None) -> list[str]:
     from baserunner.words import sentence
 
     lines = []
+    if first is not None and fact.stream != first.stream:
+        return [f"{_relative(fact, first):>12}  ---- the agent started again ----"]
     if previous is not None and previous.boot_id != fact.boot_id:
         lines.append(f"{'':12}  ---- the host booted again ----")
     elif previous is not None:
@@ -180,7 +236,8 @@ def _lines(fact: Fact, previous: Fact | None, first: Fact | None) -> list[str]:
     at = _relative(fact, first) if first else show.moment(fact.at_ms)[11:]
     arrow = "" if fact.is_note else f"{fact.src} -> {fact.dst}"
     said = "".join(c if c.isprintable() else "\ufffd" for c in sentence(fact.kind, fact.values))
-    lines.append(f"{at:>12}  {fact.stream:16} {arrow:32} {fact.kind}: {said}")
+    whose = "" if first else f"{fact.stream:16} "
+    lines.append(f"{at:>12}  {whose}{arrow:32} {fact.kind}: {said}")
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from baserunner.settings import Settings
 
 update_app = typer.Typer(help="Updates of the app layer.", no_args_is_help=True)
-
-ANSWER_WITHIN_S = 15.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -56,16 +54,15 @@ def enroll(token_file: TokenFile = None) -> None:
     try:
         raw = sys.stdin.readline() if token_file is None else token_file.read_text("ascii")
     except (OSError, ValueError) as error:
-        show.fail(f"cannot read the join token: {type(error).__name__}", 2)
+        seen = error.strerror if isinstance(error, OSError) else "it is not plain text"
+        show.fail(f"cannot read the join token from {token_file or 'standard input'}: {seen}", 2)
     token = raw.strip()
     if not re.fullmatch(r"[A-Za-z0-9_-]{20,200}", token):
         show.fail("that is not a join token; `cloudly token create` makes one: bjt_...", 2)
     from baserunner.cli.process import enroll_now
 
     settings: Settings = show.settings()
-    code, said = enroll_now(settings, SecretStr(token))
-    typer.echo(said, err=code != 0)
-    raise typer.Exit(code)
+    _say(*enroll_now(settings, SecretStr(token)))
 
 
 @update_app.command("check", help="Heartbeat now and see what Cloudly wants.")
@@ -81,8 +78,8 @@ def force(
 ) -> None:
     from baserunner.orders import OrderKind
 
-    if not yes:
-        typer.confirm("This deletes the update locks of other services. Go on?", abort=True)
+    _require_agent()
+    show.ask("This deletes the update locks of other services. Go on?", yes=yes)
     _order(OrderKind.FORCE)
 
 
@@ -92,14 +89,28 @@ def reboot(
     """Reboot the device."""
     from baserunner.orders import OrderKind
 
-    if not yes:
-        typer.confirm("Reboot this device?", abort=True)
+    _require_agent()
+    show.ask("Reboot this device?", yes=yes)
     _order(OrderKind.REBOOT)
+
+
+def _require_agent() -> None:
+    """Before somebody is asked. Exits 1 or 3."""
+    from baserunner.cli.process import no_agent
+
+    if refusal := no_agent(show.home()):
+        code, said = refusal
+        show.fail(said, code)
 
 
 def _order(kind: OrderKind) -> None:
     from baserunner.cli.process import give_order
 
-    code, said = give_order(show.home(), kind)
-    typer.echo(said, err=code != 0)
-    raise typer.Exit(code)
+    _say(*give_order(show.home(), kind))
+
+
+def _say(code: int, said: str) -> NoReturn:
+    if code:
+        show.fail(said, code)
+    typer.echo(said)
+    raise typer.Exit

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from baserunner import logs, orders
 from baserunner.agent import Agent, flat, neighbours, open_journal
+from baserunner.cli.show import barred
 from baserunner.life import Life
 from baserunner.problems import BaserunnerProblem, IdentityProblem
 from baserunner.settings import Settings
@@ -63,11 +64,18 @@ def agent_pid(home: Path) -> int | None:
     return holder(home)
 
 
-def give_order(home: Path, kind: orders.OrderKind) -> tuple[int, str]:
-    """Put the order down, wait for the answer. Returns exit code and what to say."""
+def no_agent(home: Path) -> tuple[int, str] | None:
+    """Exit code and what to say where there is no agent to give an order to; None where there is one."""
+    if reason := barred(home):
+        return 1, reason
     if agent_pid(home) is None:
         return 3, f"no agent runs on {home}: start `baserunner run`"
-    return anyio.run(_give_order, home, kind)
+    return None
+
+
+def give_order(home: Path, kind: orders.OrderKind) -> tuple[int, str]:
+    """Put the order down, wait for the answer. Returns exit code and what to say."""
+    return no_agent(home) or anyio.run(_give_order, home, kind)
 
 
 async def _give_order(home: Path, kind: orders.OrderKind) -> tuple[int, str]:
@@ -84,7 +92,14 @@ async def _give_order(home: Path, kind: orders.OrderKind) -> tuple[int, str]:
             answer_at.unlink()
             return (0 if given.done else 1), given.said
         await world.sleep(0.1)
-    return 1, f"the agent took the order but gave no answer within {ANSWER_WITHIN_S:g} s"
+    try:
+        answer_at.with_suffix(".order").unlink()
+    except OSError:
+        return 1, f"the agent took the order but gave no answer within {ANSWER_WITHIN_S:g} s"
+    return 1, (
+        f"the agent did not take the order within {ANSWER_WITHIN_S:g} s, so it was withdrawn: "
+        "see `baserunner status`"
+    )
 
 
 def enroll_now(settings: Settings, token: SecretStr) -> tuple[int, str]:
@@ -92,16 +107,18 @@ def enroll_now(settings: Settings, token: SecretStr) -> tuple[int, str]:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     formatter = logs.set_up("WARNING", [token.get_secret_value()])
     home = settings.home
+    if reason := barred(home):
+        return 1, reason
     try:
         home.mkdir(mode=0o700, exist_ok=True)
         _write_token(home, token)
     except OSError as error:
         return 1, f"cannot write to {home}: {error.strerror}; is the data volume mounted?"
     world = RealWorld()
-    if agent_pid(home) is not None:
-        return anyio.run(_watch_enrollment, home, world)
     near = neighbours(settings, world, hide=formatter.hide)
     try:
+        if agent_pid(home) is not None:
+            return anyio.run(_watch_enrollment, home, world)
         with open_journal(settings, near) as journal:
             return anyio.run(_enroll_here, Life(settings, journal, near))
     except (JournalProblem, IdentityProblem) as problem:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,18 +76,40 @@ def coloured(state: str) -> str:
     return f"[{colour}]{state}[/{colour}]" if colour else state
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table for people; plain lines where stdout is not a terminal."""
+PIPE_WIDTH = 1000
+"""Where stdout is no terminal, a row is one line: for grep, for a ticket."""
+PROSE = 20
+"""How narrow a column of sentences may become."""
+
+
+def table(
+    columns: Iterable[str], rows: Iterable[Iterable[str]], *, prose: Iterable[str] = ()
+) -> None:
+    """A table for people; one plain line a row where stdout is not a terminal.
+
+    Only the columns named in `prose` are broken: a name in two pieces cannot be read or copied. A terminal that is
+    too narrow for the rest wraps the lines itself.
+    """
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        if column in prose:
+            drawn.add_column(column, overflow="fold", min_width=PROSE)
+        else:
+            drawn.add_column(column, no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(drawn)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    needed = Measurement.get(console, console.options.update(max_width=PIPE_WIDTH), drawn).minimum
+    console.width = max(console.width, needed)
+    with console.capture() as captured:
+        console.print(drawn)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
 
 
 def pairs(values: Mapping[str, str]) -> None:
@@ -93,7 +117,7 @@ def pairs(values: Mapping[str, str]) -> None:
     from rich.console import Console
 
     width = max(map(len, values), default=0)
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     for name, value in values.items():
         console.print(f"[dim]{name:<{width}}[/dim]  {value}")
 
@@ -107,28 +131,70 @@ def plain(text: object) -> str:
 
 def home() -> Path:
     """The agent's home in the data directory."""
-    import os
-
     from baserunner.place import home_in, read_data_dir
 
     return home_in(read_data_dir(os.environ))
 
 
-def reader(path: Path | None = None) -> Any:
+def barred(home: Path) -> str:
+    """Why this user cannot look into the agent's home; empty if it can, and if there is none."""
+    try:
+        home.stat()
+    except PermissionError:
+        pass
+    except OSError:
+        return ""
+    else:
+        if os.access(home, os.R_OK | os.X_OK):
+            return ""
+    return f"uid {os.geteuid()} may not look into {home}: run as the agent's user or root"
+
+
+@contextmanager
+def reader(path: Path | None = None) -> Iterator[Any]:
     """A reader of the journal: the agent's own, or the file or folder at `path`. Exits 1 with the reason."""
-    from journal.problems import JournalProblem
+    from journal.problems import JournalProblem, NoJournal
     from journal.reader import open_reader
 
+    where = path or home()
+    if reason := barred(where if path is None else path.parent):
+        fail(reason, 1)
     try:
-        return open_reader(path or home())
+        with open_reader(where) as opened:
+            yield opened
+    except NoJournal:
+        todo = (
+            "the agent makes it when it starts; BASEOS_DATA_DIR says where its data is"
+            if path is None
+            else "give a journal.db, or the folder it is in"
+        )
+        fail(f"there is no journal in {where}: {todo}", 1)
     except JournalProblem as problem:
         fail(str(problem), 1)
 
 
+def machine_of(asked: str) -> str:
+    """The machine of `app-update` or `app-update/12`. Exits 2 if there is no such machine."""
+    from baserunner.machines import MACHINES
+
+    name = asked.partition("/")[0]
+    if name not in MACHINES:
+        fail(f"there is no machine {name!r}; there are {', '.join(MACHINES)}", 2)
+    return name
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Go on only after a yes. Exits 2 where nobody can be asked, 1 after a no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"{question} Nobody is there to answer: add --yes", 2)
+    if not typer.confirm(question):
+        fail("nothing was done", 1)
+
+
 def settings() -> Any:
     """The settings. Exits 2 with the one line that says what is missing."""
-    import os
-
     from baserunner.settings import read_settings
 
     try:

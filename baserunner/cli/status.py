@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from baserunner.cli.show import barred
 from baserunner.machines import MACHINES
 from journal.facts import Lane
 from journal.lock import holder
-from journal.problems import JournalProblem, Parked
+from journal.opening import check_tail
+from journal.problems import Damaged, JournalProblem, NoJournal, Parked
 from journal.reader import open_reader
 from journal.recall import Stream, recall
 
@@ -31,32 +33,54 @@ class Status:
     release: str = ""
     """The release of the last attempt that succeeded or was rolled back to."""
     update: str = ""
+    update_version: str = ""
+    """What the newest attempt was, or is, to bring."""
     update_state: str = ""
     epoch: str = ""
     facts: int = 0
     unacked: int = 0
+    """Facts that Cloudly has not yet acked; most are heartbeats and progress, which may wait some minutes."""
+    unacked_core: int = 0
+    """Transitions among them: these are shipped at once."""
 
 
 def status_of(home: Path) -> Status:
     """What the journal in `home` says."""
     seen = Status(healthy=False, problems=[])
+    if reason := barred(home):
+        seen.problems.append(reason)
+        return seen
     seen.agent_pid = holder(home)
     if seen.agent_pid is None:
-        seen.problems.append("the agent does not run")
+        seen.problems.append("the agent does not run: start `baserunner run`")
     try:
         with open_reader(home) as reader:
             _read(reader, seen)
+            check(reader, home)
+    except NoJournal:
+        seen.problems.append(f"there is no journal in {home}: the agent makes it when it starts")
     except JournalProblem as problem:
         seen.problems.append(str(problem))
     seen.healthy = not seen.problems
     return seen
 
 
+def check(reader: Any, where: Path) -> None:
+    """Look at the newest facts as a writer would before it begins. Raises Damaged.
+
+    Twice: between two questions the agent may have gone on.
+    """
+    try:
+        check_tail(reader, where)
+    except Damaged:
+        check_tail(reader, where)
+
+
 def _read(reader: Any, seen: Status) -> None:
     seen.epoch = reader.epoch
-    heads = {lane: reader.head(lane) for lane in Lane}
-    seen.facts = sum(head.seq for head in heads.values())
-    seen.unacked = sum(heads[lane].seq - reader.acked(lane).seq for lane in Lane)
+    unacked = {lane: reader.head(lane).seq - reader.acked(lane).seq for lane in Lane}
+    seen.facts = sum(reader.head(lane).seq for lane in Lane)
+    seen.unacked, seen.unacked_core = sum(unacked.values()), unacked[Lane.CORE]
     _read_enrollment(_latest(reader, "enrollment", seen), seen)
     _read_heartbeat(_latest(reader, "heartbeat", seen), seen)
     _read_update(reader, seen)
@@ -89,6 +113,7 @@ def _read_update(reader: Any, seen: Status) -> None:
     if latest is None:
         return
     seen.update, seen.update_state = latest.name, latest.state
+    seen.update_version = latest.believed.target.version
     if latest.state in BAD_UPDATES:
         seen.problems.append(f"{latest.name} is {latest.state}: {latest.believed.reason}")
     for info in reversed(reader.streams("app-update")):

@@ -28,11 +28,12 @@ class UpdateLock:
     def take(self) -> None:
         """Hold it, whoever holds it already. Raises LockProblem if it cannot be written."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._path.parent.is_dir():
+                self._path.parent.mkdir(parents=True)
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            return
         except OSError as error:
+            if self.exists():
+                return
             raise LockProblem(
                 f"cannot take the update lock {self._path}: {error.strerror}; the container's entrypoint "
                 "must own that directory"
@@ -58,11 +59,14 @@ class UpdateLock:
     def exists(self) -> bool:
         """Whether somebody holds it. Raises LockProblem where that cannot be seen."""
         try:
-            return os.path.lexists(self._path)
+            self._path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except OSError as error:
             raise LockProblem(
                 f"cannot see the update lock {self._path}: {error.strerror}"
             ) from None
+        return True
 
     def is_ours(self) -> bool:
         """Whether we wrote it. An empty file is ours too: a power cut between creating and writing it."""

@@ -82,7 +82,7 @@ async def _bounded_body(response: httpx.Response, who: str) -> bytes:
     if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Malformed(f"{who} answered in an encoding that nobody asked for")
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             raise Malformed(f"{who} answered with more than {MAX_ANSWER_BYTES} bytes")

@@ -31,7 +31,7 @@ MAX_RETRY_AFTER_S = 3600.0
 
 
 class OutOfStep(Refused):
-    """Cloudly has another end of this lane than we thought (409 gap or fork). `ack`: what it does have."""
+    """Cloudly has another end of this lane than we thought (409 gap, fork or fenced). `ack`: what it does have."""
 
     def __init__(self, text: str, *, code: str, ack: Ack | None) -> None:
         super().__init__(text, code=code, status=409)
@@ -85,11 +85,13 @@ class HttpCloudly:
         text = f"Cloudly answered {answer.status} to {what}"
         if problem is not None:
             text += f": {problem.title}" + (f" ({problem.detail})" if problem.detail else "")
+        if answer.status == 413:  # a proxy in between says so in its own words
+            return Refused(text, code="too-large", status=413)
         if answer.status in NOT_NOW or answer.status >= 500 or problem is None:
             return Unreachable(
                 text, retry_after_s=self._retry_after_s(answer, problem), status=answer.status
             )
-        if problem.code in {"gap", "fork"}:
+        if problem.code in {"gap", "fork", "fenced"}:
             return OutOfStep(text, code=problem.code, ack=problem.ack)
         return Refused(text, code=problem.code, status=answer.status)
 

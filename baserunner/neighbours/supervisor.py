@@ -28,6 +28,7 @@ WITHIN_S = 20.0
 
 
 Word = Annotated[str, StringConstraints(max_length=100)]
+Name = Annotated[str, StringConstraints(max_length=500)]
 Text = Annotated[str, StringConstraints(max_length=2000)]
 
 
@@ -50,12 +51,12 @@ class Device(_Seen):
 
 class Container(_Seen):
     status: Word
-    service: Text = Field(alias="serviceName")
+    service: Name = Field(alias="serviceName")
     image_id: int | None = Field(default=None, alias="imageId")
 
 
 class Image(_Seen):
-    name: Text
+    name: Name
     image_id: int | None = Field(default=None, alias="imageId")
     status: Word | None = None
     content: Text | None = Field(default=None, alias="dockerImageId")

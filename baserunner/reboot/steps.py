@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from baserunner.drive import Happened, Later, Step, elapsed_s
 from baserunner.locks import UpdateLock
 from baserunner.neighbours.supervisor import Supervisor
-from baserunner.problems import Locked
+from baserunner.problems import Locked, NeighbourProblem
 from baserunner.reboot.machine import Reboot, deadline_s
 from interfaces.world import World
 from journal.recall import Stream
@@ -56,11 +56,16 @@ class RebootSteps:
             self._lock.take()
             return Happened("reboot-failed", {"reason": "the host did not boot again in time"})
         if not self._asked and self._supervisor is not None:
+            if why_not := self._why_not():
+                return Happened("reboot-refused", {"by": self._by, "reason": why_not})
             self._lock.release()
             try:
                 await self._supervisor.reboot()
             except Locked as locked:
                 self._lock.take()
                 return Happened("reboot-refused", {"by": self._by, "reason": str(locked)})
+            except NeighbourProblem:
+                self._lock.take()
+                raise
             self._asked = True
         return Later(LOOK_S, "the Supervisor was asked")

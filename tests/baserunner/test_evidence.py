@@ -7,8 +7,11 @@ from typing import Any
 from baserunner.app_update.evidence import (
     is_applied,
     is_staged,
+    is_untouched,
     is_whole,
+    running_images,
     same_image,
+    why_not_pulled,
     why_unhealthy,
 )
 from baserunner.app_update.machine import Release
@@ -81,7 +84,50 @@ def test_the_same_digest_from_another_repository_is_the_same_image() -> None:
     assert not same_image("one:tag", f"one@{NEW}")
 
 
-def test_a_release_half_taken_down_is_not_whole() -> None:
-    assert is_whole(a_state(release="aaaa"), "aaaa")
-    assert not is_whole(a_state(release="aaaa", containers=[]), "aaaa")
-    assert not is_whole(a_state(release=None), None)
+BEFORE = Release(commit="aaaa", images=(("main", f"registry/one@{OLD}"),))
+OLD_ROW = {"name": f"registry/one@{OLD}", "imageId": 2, "status": "Downloaded"}
+
+
+def test_the_old_release_is_whole_when_every_service_runs_its_image() -> None:
+    assert is_whole(a_state(release="aaaa", images=[OLD_ROW]), BEFORE)
+    assert not is_whole(a_state(release="aaaa", images=[OLD_ROW], containers=[]), BEFORE)
+
+
+def test_a_new_container_under_the_old_releases_name_is_not_the_old_release() -> None:
+    """Recorded: 7.1 to 8.6 s after the POST the new container runs, and `release` is still the old one."""
+    assert not is_whole(a_state(release="aaaa"), BEFORE)
+
+
+def test_what_ran_is_remembered_by_service_and_image() -> None:
+    assert running_images(a_state()) == [["main", f"registry/two@{NEW}"]]
+    assert running_images(a_state(images=[])) == []
+
+
+def test_a_device_without_an_app_is_untouched_as_long_as_it_has_none() -> None:
+    assert is_untouched(a_state(release=None, containers=[]), Release())
+    assert not is_untouched(a_state(release=None), Release())
+    assert not is_whole(a_state(release=None, containers=[]), Release())
+
+
+def test_an_image_with_the_content_of_another_one_of_its_repository_was_never_pulled() -> None:
+    """Recorded: TIMELINE_update_release2, oddity 4."""
+    rows = [
+        {
+            "name": f"registry/two@{digest}",
+            "imageId": n,
+            "status": "Downloaded",
+            "dockerImageId": "x",
+        }
+        for n, digest in enumerate((OLD, NEW))
+    ]
+
+    assert "was never pulled" in why_not_pulled(a_state(images=rows), TARGET)
+
+
+def test_two_repositories_may_well_hold_the_same_content() -> None:
+    rows = [
+        {"name": name, "imageId": n, "status": "Downloaded", "dockerImageId": "x"}
+        for n, name in enumerate((f"registry/one@{OLD}", f"registry/two@{NEW}"))
+    ]
+
+    assert why_not_pulled(a_state(images=rows), TARGET) == ""

@@ -19,7 +19,7 @@ def test_the_one_setting_that_must_be_there_is_cloudlys_address() -> None:
     assert settings.cloudly_url == "https://cloudly.example"
     assert settings.home == Path("/data/baseos")
     assert settings.join_token is None
-    assert settings.heartbeat_every_s == 60.0
+    assert settings.heartbeat_min_s == 1.0
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,14 @@ def test_the_one_setting_that_must_be_there_is_cloudlys_address() -> None:
     [
         ({}, "BASEOS_CLOUDLY_URL"),
         ({"BASEOS_CLOUDLY_URL": "cloudly.example"}, "BASEOS_CLOUDLY_URL"),
+        ({"BASEOS_CLOUDLY_URL": "http://[::1"}, "BASEOS_CLOUDLY_URL"),
+        ({"BASEOS_CLOUDLY_URL": "http://cloudly.example:99999"}, "BASEOS_CLOUDLY_URL"),
         ({"BASEOS_CLOUDLY_URL": f"https://me:{CANARY}@cloudly.example"}, "BASEOS_CLOUDLY_URL"),
         ({"BASEOS_CLOUDLY_URL": f"https://cloudly.example?token={CANARY}"}, "BASEOS_CLOUDLY_URL"),
         ({"BASEOS_JOIN_TOKEN": f"{CANARY} and more"}, "BASEOS_JOIN_TOKEN"),
-        ({"BASEOS_HEARTBEAT_EVERY_S": "often"}, "BASEOS_HEARTBEAT_EVERY_S"),
-        ({"BASEOS_HEARTBEAT_EVERY_S": "nan"}, "BASEOS_HEARTBEAT_EVERY_S"),
-        ({"BASEOS_HEARTBEAT_EVERY_S": "-1"}, "BASEOS_HEARTBEAT_EVERY_S"),
+        ({"BASEOS_HEARTBEAT_MIN_S": "often"}, "BASEOS_HEARTBEAT_MIN_S"),
+        ({"BASEOS_HEARTBEAT_MIN_S": "nan"}, "BASEOS_HEARTBEAT_MIN_S"),
+        ({"BASEOS_HEARTBEAT_MIN_S": "-1"}, "BASEOS_HEARTBEAT_MIN_S"),
         ({"BASEOS_LOG_LEVEL": "LOUD"}, "BASEOS_LOG_LEVEL"),
         ({"BALENA_SUPERVISOR_ADDRESS": "http://127.0.0.1:48484"}, "BALENA_SUPERVISOR_API_KEY"),
         ({"BALENA_SUPERVISOR_API_KEY": "abcdef0123"}, "BALENA_SUPERVISOR_ADDRESS"),

@@ -234,7 +234,7 @@ class Cell:
             supervisor_key=SecretStr(KEY),
             device_uuid=self.uuid,
             runtime="baseos",
-            heartbeat_every_s=0.2,
+            heartbeat_min_s=0.01,
             supervisor_poll_s=POLL_S,
             log_level="DEBUG",
         )

@@ -7,8 +7,13 @@ old agent still writes while it is torn down goes to files that nobody reads aga
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import json
 import shutil
+import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,18 +25,24 @@ import anyio.abc
 import httpx
 from pydantic import SecretStr
 
+from baserunner import orders
 from baserunner.agent import Agent, neighbours
+from baserunner.cli.status import Status, status_of
 from baserunner.settings import Settings
+from cloudly import views
 from cloudly.app import create_app
 from cloudly.settings import Settings as CloudlySettings
+from cloudly.store import migrate, reading, wanted
+from cloudly.store.connection import connect
 from cloudly.store.join_tokens import NewToken
 from cloudly.store.join_tokens import create as create_token
-from cloudly.store.store import Store
+from cloudly.store.join_tokens import revoke as revoke_token
+from cloudly.store.store import FILE, Store
 from cloudly.tokens import new_join_token
 from interfaces.desired import UpdatePolicy
-from interfaces.reported import Space
 from interfaces.world import new_id, now_ms
-from journal.facts import Fact
+from journal.facts import Fact, Lane
+from journal.problems import NoJournal
 from journal.reader import open_reader
 from simulators.supervisor import (
     BEHAVIOUR_LABEL,
@@ -43,50 +54,11 @@ from simulators.supervisor import (
 )
 from simulators.supervisor.sources import target_state
 from simulators.world import SimWorld
+from tests.world.outside import Instead, Plugged, QuietHost
 
 CLOUDLY_URL = "https://cloudly.example"
 KEY = "supervisorcanary0123456789abcdef"
 POLICY = UpdatePolicy(health_soak_s=10, health_deadline_s=60)
-
-
-class QuietHost:
-    """A host whose readings never change, so that a seed gives the same story on every machine."""
-
-    def __init__(self, world: SimWorld) -> None:
-        self._world = world
-
-    def uptime_s(self) -> float:
-        return self._world.monotonic()
-
-    def memory(self) -> Space | None:
-        return Space(total_bytes=1_000_000_000, free_bytes=400_000_000)
-
-    def disk(self) -> Space | None:
-        return Space(total_bytes=8_000_000_000, free_bytes=4_000_000_000)
-
-    def temperature_c(self) -> float | None:
-        return 48.5
-
-    def addresses(self) -> tuple[str, ...]:
-        return ("192.0.2.9",)
-
-    def hostname(self) -> str:
-        return "simulated"
-
-
-class Plugged(httpx.AsyncBaseTransport):
-    """A transport that can be unplugged, changed or wrapped while it is in use."""
-
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self.inner = inner
-        self.plugged = True
-        self.requests: list[str] = []
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(f"{request.method} {request.url.path}")
-        if not self.plugged:
-            raise httpx.ConnectError("unplugged")
-        return await self.inner.handle_async_request(request)
 
 
 @dataclass
@@ -100,6 +72,8 @@ class Place:
     supervisor: Supervisor
     to_cloudly: Plugged
     to_supervisor: Plugged
+    to_backend: Plugged
+    """The Supervisor's own line to Cloudly."""
     uuid: str
     cloudly_world: SimWorld
     app: Any
@@ -108,13 +82,21 @@ class Place:
     agent_scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     agent_ended: anyio.Event = field(default_factory=anyio.Event)
     join_token: str | None = None
-    heartbeat_every_s: float = 60.0
+    heartbeat_min_s: float = 1.0
+    supervisor_poll_s: float = 2.0
+    data_root: Path | None = None
+    """Where the data directory is, if not in `root`."""
+    cloudly_every_s: float = 60.0
+    starts: int = 0
+    """How many agents have been started so far."""
+    commits: int = 0
+    """Of all agents so far: as long as it stays the same, no journal has changed."""
 
     # -- the device ------------------------------------------------------------------------------
 
     @property
     def data(self) -> Path:
-        return self.root / f"data-{self.lives}"
+        return (self.data_root or self.root) / f"data-{self.lives}"
 
     @property
     def home(self) -> Path:
@@ -130,17 +112,27 @@ class Place:
             supervisor_key=SecretStr(KEY),
             device_uuid=self.uuid,
             runtime="baseos",
-            heartbeat_every_s=self.heartbeat_every_s,
-            supervisor_poll_s=2.0,
+            heartbeat_min_s=self.heartbeat_min_s,
+            supervisor_poll_s=self.supervisor_poll_s,
             log_level="DEBUG",
         )
 
-    def start_agent(self) -> None:
-        self.data.mkdir(exist_ok=True)
+    def start_agent(self, *, make_data: bool = True) -> None:
+        if make_data:
+            self.data.mkdir(exist_ok=True)
+        self.starts += 1
         self.agent_scope, self.agent_ended = anyio.CancelScope(), anyio.Event()
         self.tasks.start_soon(self._live, self.agent_scope, self.agent_ended)
 
     async def _live(self, scope: anyio.CancelScope, ended: anyio.Event) -> None:
+        try:
+            with scope:
+                await self.live()
+        finally:
+            ended.set()
+
+    async def live(self) -> None:
+        """One process of the agent, until it is cancelled."""
         settings = self.settings()
         near = neighbours(
             settings,
@@ -148,13 +140,13 @@ class Place:
             cloudly_transport=self.to_cloudly,
             supervisor_transport=self.to_supervisor,
             host=QuietHost(self.world),
-            points=self.points,
+            points=self._pass,
         )
-        try:
-            with scope:
-                await Agent(settings, near).run()
-        finally:
-            ended.set()
+        await Agent(settings, near).run()
+
+    def _pass(self, point: str) -> None:
+        self.commits += point.startswith("after-commit:")
+        self.points(point)
 
     async def stop_agent(self) -> None:
         """SIGTERM."""
@@ -168,6 +160,31 @@ class Place:
         shutil.copytree(before, self.data, ignore=shutil.ignore_patterns("*-shm", "*.lock"))
         await self.stop_agent()
 
+    async def reboot_host(self, *, off_s: float = 20.0) -> None:
+        """The host loses power: the agent, the lock directories and the boot id go. Returns when all runs again."""
+        boots = self.world.boots
+        self.supervisor.power_cut(off_s)
+        await self.until(lambda: self.world.boots > boots and self.supervisor.alive)
+        await self.until(lambda: not self.agent_ended.is_set())
+
+    async def _host_goes_down(self) -> None:
+        """The Supervisor's host calls this before it goes; what is a container comes back with it."""
+        if self.agent_ended.is_set():
+            return
+        await self.cut_power_to_agent()
+        self.tasks.start_soon(self._start_after_boot, self.world.boots)
+
+    async def _start_after_boot(self, boots: int) -> None:
+        while self.world.boots == boots or not self.supervisor.alive:
+            await self.world.sleep(0.25)
+        self.start_agent()
+
+    def someone_locks(self) -> Path:
+        """Another program's lock, by the Supervisor's other name for it: the agent does not take it for its own."""
+        lock = self.root / "locks" / "resin-updates.lock"
+        lock.write_text("a backup is running")
+        return lock
+
     # -- Cloudly ---------------------------------------------------------------------------------
 
     def make_token(self, *, uses: int = 1, lasts_s: float | None = None) -> str:
@@ -178,17 +195,82 @@ class Place:
         return new.token
 
     def set_release(
-        self, version: str, *, policy: UpdatePolicy = POLICY, behaviour: str | None = None
+        self,
+        version: str,
+        *,
+        policy: UpdatePolicy = POLICY,
+        behaviour: str | None = None,
+        image: str | None = None,
     ) -> str:
         """The operator sets it for this node; returns the commit. `behaviour`: how its service misbehaves."""
-        from cloudly.cli.release import apply
-        from cloudly.store.wanted import NewRelease
-
-        commit = commit_of(version)
+        world, commit = self.cloudly_world, commit_of(version)
         labels = {"main": {BEHAVIOUR_LABEL: behaviour}} if behaviour else {}
-        new = NewRelease(commit, version, {"main": image_of(version)}, labels)
-        self.store.write_now(lambda db: apply(db, new, policy, self.uuid, again=False))
+        new = wanted.NewRelease(commit, version, {"main": image or image_of(version)}, labels)
+        document, deployment, now = policy.model_dump_json(), new_id(world), now_ms(world)
+
+        def order(db: sqlite3.Connection) -> None:
+            release = wanted.define_release(db, new, now)
+            node = reading.find(db, self.uuid)["id"]
+            asked = wanted.Order(node, release, document, deployment, now)
+            wanted.set_release(db, asked, again=False)
+
+        self.store.write_now(order)
         return commit
+
+    def give_token(self, token: str) -> None:
+        """With `baserunner enroll`."""
+        self.home.mkdir(exist_ok=True)
+        (self.home / orders.TOKEN_FILE).write_text(token)
+
+    def order(self, kind: orders.OrderKind) -> Path:
+        """Of somebody with a shell on the device; returns where the answer will be."""
+        return orders.place(self.home, new_id(self.cloudly_world), orders.Order(kind=kind, by="me"))
+
+    def revoke_token(self, number: int) -> None:
+        self.store.write_now(lambda db: revoke_token(db, number, now_ms(self.cloudly_world)))
+
+    def revoke_node(self) -> None:
+        now = now_ms(self.cloudly_world)
+        self.store.write_now(
+            lambda db: db.execute(
+                "UPDATE node SET revoked_at_ms=? WHERE node_id=?", (now, self.uuid)
+            )
+        )
+
+    def forget_node(self) -> None:
+        """Cloudly no longer knows the node token, as after a restore of a backup from before the enrollment."""
+        self.store.write_now(lambda db: db.execute("DELETE FROM credential"))
+
+    def node(self) -> views.NodeView:
+        """The node as Cloudly's page shows it, now."""
+        row = self.store.read(lambda db: reading.node(db, self.uuid))
+        assert row is not None, "Cloudly does not know this node"
+        node, shown = row["id"], dict(row)
+        if node in self.store.unsaved:
+            shown["last_seen_at_ms"], shown["reported"] = self.store.unsaved[node]
+        now = now_ms(self.cloudly_world)
+        return views.node_view(shown, versions={}, now_ms=now, every_s=self.cloudly_every_s)
+
+    def deployment_states(self) -> list[str]:
+        """Of every deployment, oldest first."""
+        rows = self.store.read(
+            lambda db: db.execute("SELECT state FROM deployment ORDER BY rowid").fetchall()
+        )
+        return [str(row[0]) for row in rows]
+
+    def core_at_cloudly(self) -> list[tuple[int, str]]:
+        """Seq and hash of each core fact that Cloudly stored of the current epoch, in order."""
+        rows = self.store.read(
+            lambda db: db.execute(
+                "SELECT events FROM journal_chunk WHERE lane='core' AND epoch_n="
+                "(SELECT max(n) FROM epoch) ORDER BY first_seq"
+            ).fetchall()
+        )
+        return [(event["seq"], event["hash"]) for row in rows for event in json.loads(row[0])]
+
+    def core_on_device(self) -> list[tuple[int, str]]:
+        with open_reader(self.home) as reader:
+            return [(fact.seq, fact.hash.hex()) for fact in reader.facts(lane=Lane.CORE)]
 
     # -- what can be seen ------------------------------------------------------------------------
 
@@ -200,21 +282,51 @@ class Place:
         return [fact.kind for fact in self.facts(stream) if not fact.is_note]
 
     def state(self, stream: str) -> str | None:
-        if not (self.home / "journal.db").exists():
+        try:
+            with open_reader(self.home) as reader:
+                info = reader.stream(stream)
+        except NoJournal:
             return None
-        with open_reader(self.home) as reader:
-            info = reader.stream(stream)
         return info.state if info else None
 
-    async def until(self, what: Callable[[], bool], *, within_s: float = 600.0) -> None:
+    def status(self) -> Status:
+        """What `baserunner status` says."""
+        return status_of(self.home)
+
+    async def until(
+        self, what: Callable[[], bool], *, within_s: float = 600.0, look_s: float = 0.25
+    ) -> None:
         """Let time pass until it is so. Fails the test when it does not come true."""
         deadline = anyio.current_time() + within_s
         while not what():
             assert anyio.current_time() < deadline, f"not so within {within_s} virtual seconds"
-            await self.world.sleep(0.25)
+            await self.world.sleep(look_s)
 
-    async def until_state(self, stream: str, state: str, *, within_s: float = 600.0) -> None:
-        await self.until(lambda: self.state(stream) == state, within_s=within_s)
+    async def until_state(
+        self, stream: str, *states: str, within_s: float = 600.0, look_s: float = 0.25
+    ) -> None:
+        """Until the stream is in that state, or in one of those."""
+        looked_at = -1
+
+        def is_there() -> bool:
+            nonlocal looked_at
+            if self.commits == looked_at:
+                return False
+            looked_at = self.commits
+            return self.state(stream) in states
+
+        await self.until(is_there, within_s=within_s, look_s=look_s)
+
+    async def enrolled(self) -> None:
+        """Start the agent, and let it enroll."""
+        self.start_agent()
+        await self.until_state("enrollment/1", "enrolled")
+
+    async def runs(self, version: str) -> None:
+        """Let the operator's first release of a fresh story succeed."""
+        await self.enrolled()
+        self.set_release(version)
+        await self.until_state("app-update/1", "succeeded")
 
     def cancels(self) -> int:
         """How often the Supervisor was told to apply."""
@@ -234,29 +346,59 @@ class Place:
         return int(rows[0][0]) if rows else 0
 
 
+@functools.cache
+def _a_new_database() -> bytes:
+    """Cloudly's, before its first word: making its tables costs a quarter of a short story."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / FILE
+        with contextlib.closing(connect(file)) as connection:
+            migrate.bring_up_to_date(file, connection)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return file.read_bytes()
+
+
 @asynccontextmanager
-async def a_place(root: Path, *, seed: int = 1) -> AsyncIterator[Place]:
-    """A device without an app, its Supervisor registered at Cloudly, no agent yet."""
+async def a_place(
+    root: Path,
+    *,
+    seed: int | str = 1,
+    every_s: float = 60.0,
+) -> AsyncIterator[Place]:
+    """A device without an app, its Supervisor registered at Cloudly, no agent yet.
+
+    `every_s`: the heartbeat interval that Cloudly sets.
+    """
     device, cloud = SimWorld(f"device-{seed}"), SimWorld(f"cloud-{seed}")
     uuid = new_id(device)
+    (root / "cloudly").mkdir()
+    (root / "cloudly" / FILE).write_bytes(_a_new_database())
     store = Store.open(root / "cloudly", cloud)
-    settings = CloudlySettings(data_dir=root / "cloudly", heartbeat_every_s=60.0)
+    settings = CloudlySettings(data_dir=root / "cloudly", heartbeat_every_s=every_s)
     app = create_app(store, cloud, settings)
     to_cloudly = Plugged(httpx.ASGITransport(app))
+    to_backend = Plugged(httpx.ASGITransport(app))
     (root / "locks").mkdir()
+
+    async def host_goes_down() -> None:
+        await place._host_goes_down()
+
     async with anyio.create_task_group() as tasks:
-        place: Place | None = None
         try:
             first = NewToken(new_join_token(cloud), "test", 1, now_ms(cloud), None)
             store.write_now(lambda db: create_token(db, first))
             source = BackendTargets(
                 BackendSetup(CLOUDLY_URL, SecretStr(first.token)),
                 device,
-                transport=httpx.ASGITransport(app),
+                transport=to_backend,
             )
             supervisor = Supervisor(
                 device,
-                Setup(lock_directory=one_directory(root / "locks"), uuid=uuid, api_key=KEY),
+                Setup(
+                    lock_directory=one_directory(root / "locks"),
+                    uuid=uuid,
+                    api_key=KEY,
+                    on_reboot=host_goes_down,
+                ),
                 source,
             )
             to_supervisor = Plugged(supervisor.transport())
@@ -268,11 +410,14 @@ async def a_place(root: Path, *, seed: int = 1) -> AsyncIterator[Place]:
                 supervisor=supervisor,
                 to_cloudly=to_cloudly,
                 to_supervisor=to_supervisor,
+                to_backend=to_backend,
                 uuid=uuid,
                 cloudly_world=cloud,
                 app=app,
                 join_token=first.token,
+                cloudly_every_s=every_s,
             )
+            place.agent_ended.set()
             await tasks.start(supervisor.run)
             yield place
         finally:
@@ -289,4 +434,14 @@ def image_of(version: str) -> str:
     return f"registry.example/{commit_of(version)}@sha256:{digest}"
 
 
-__all__ = ["POLICY", "Place", "a_place", "commit_of", "image_of", "target_state"]
+__all__ = [
+    "POLICY",
+    "Instead",
+    "Place",
+    "Plugged",
+    "QuietHost",
+    "a_place",
+    "commit_of",
+    "image_of",
+    "target_state",
+]

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from baserunner.app_update import steps
@@ -17,6 +18,19 @@ from tests.world.kit import Place, a_place
 
 UPDATED = {"enrollment/1": "enrolled", "app-update/1": "succeeded"}
 ROLLED_BACK = {**UPDATED, "app-update/2": "rolled-back"}
+
+
+def keep_the_journal_at_home(place: Place) -> None:
+    """Cloudly takes no journal: what it has would show that the tail was cut, and then no update is admitted."""
+    inner = place.to_cloudly.inner
+
+    class Busy(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/journal"):
+                return httpx.Response(503, stream=httpx.ByteStream(b""))
+            return await inner.handle_async_request(request)
+
+    place.to_cloudly.inner = Busy()
 
 
 async def an_update(place: Place) -> None:
@@ -105,6 +119,7 @@ async def resume_each(
 def test_each_prefix_of_an_update_resumes_to_the_same_story(tmp_path: Path) -> None:
     async def story() -> list[str]:
         async with a_place(tmp_path) as place:
+            keep_the_journal_at_home(place)
             await an_update(place)
             return await resume_each(place, range(core_facts(place.home)), UPDATED)
 

@@ -1,0 +1,23 @@
+"""What several stories need."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+from baserunner import life
+from baserunner.enrollment import steps as enrollment
+
+if importlib.util.find_spec("sniffio") is None:
+    # httpx's ASGI transport looks for it at each request; knowing that it is not there saves a tenth of all time.
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for orders, tokens and the lock every ten minutes: in a story of days these looks are nearly all of it."""
+    monkeypatch.setattr(life, "ORDERS_EVERY_S", 600.0)
+    monkeypatch.setattr(life, "HOLD_EVERY_S", 600.0)
+    monkeypatch.setattr(enrollment, "TOKEN_LOOK_S", 600.0)
