@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from pathlib import Path
 
 import anyio
 from rich.console import Console
+from rich.markup import escape
 
 from simulators.demo.script import Verdict, play
 from simulators.demo.stage import Stage, StageFailure
 
 console = Console(highlight=False, soft_wrap=True)
+
+LOOK = (
+    "baserunner journal list",
+    "baserunner journal show app-update/2",
+    "baserunner journal verify",
+    "baserunner why",
+    "baserunner status",
+    "baserunner doctor",
+    "cloudly node list",
+)
 
 
 def main() -> int:
@@ -22,7 +34,13 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, default=Path("build/demo"), help="made anew")
     parser.add_argument("--speed", type=float, default=2.0, help="how fast the Supervisor works")
     arguments = parser.parse_args()
-    stage = Stage(arguments.directory.resolve(), arguments.speed)
+    for gone in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal ends the processes too
+        signal.signal(gone, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        stage = Stage(arguments.directory.resolve(), arguments.speed)
+    except StageFailure as failure:
+        console.print(f"[bold red]demo:[/bold red] {escape(str(failure))}")
+        return 2
     try:
         verdict = anyio.run(play, stage)
         _print_verdict(verdict)
@@ -30,7 +48,7 @@ def main() -> int:
             _point_at(stage)
             anyio.run(_stay_up, stage)
     except StageFailure as failure:
-        console.print(f"[bold red]the story broke off:[/bold red] {failure}", markup=True)
+        console.print(f"[bold red]the story broke off:[/bold red] {escape(str(failure))}")
         console.print(f"logs: {stage.directory / 'logs'}")
         return 1
     except KeyboardInterrupt:
@@ -56,12 +74,14 @@ def _print_verdict(verdict: Verdict) -> None:
 
 
 def _point_at(stage: Stage) -> None:
-    baserunner = Path(sys.executable).with_name("baserunner")
-    data = f"BASEOS_DATA_DIR={shlex.quote(str(stage.directory / 'data'))}"
-    console.print(f"\nThe device is still up. Look at it:\n\n  page                {stage.page}")
-    for words in ("journal list", "journal show app-update/2", "why", "status"):
-        console.print(f"  {data} {baserunner} {words}")
-    console.print("\nCtrl-C ends it.")
+    shell = shlex.quote(str(stage.shell))
+    console.print("\nThe device is still up. Look at it in a browser:\n")
+    console.print(f"  {stage.page}")
+    console.print("\nand from another terminal, which the first line makes one on the device:\n")
+    console.print(f"  . {shell}")
+    for words in LOOK:
+        console.print(f"  {words}")
+    console.print("\nCtrl-C here ends it.")
 
 
 if __name__ == "__main__":

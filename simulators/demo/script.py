@@ -29,6 +29,17 @@ class Verdict:
 
 async def play(stage: Stage) -> Verdict:
     """The whole story, once. Raises StageFailure when it gets stuck."""
+    failures: list[BaseException] = []
+    try:
+        return await _play(stage)
+    except* StageFailure as group:
+        failures += group.exceptions
+    while isinstance(failures[0], BaseExceptionGroup):
+        failures = list(failures[0].exceptions)
+    raise failures[0]
+
+
+async def _play(stage: Stage) -> Verdict:
     teller, verdict = Teller(stage), Verdict()
     await stage.start_cloudly()
     teller.say(f"Cloudly is up: {stage.page}")
@@ -38,6 +49,7 @@ async def play(stage: Stage) -> Verdict:
     await stage.start_supervisor(join_token)
     teller.say(f"a simulated balena Supervisor is up on port {stage.supervisor_port}")
     pid = stage.start_agent(join_token)
+    stage.write_shell()
     teller.say(f"baserunner run: pid {pid}")
     async with anyio.create_task_group() as tasks:
         await tasks.start(teller.follow)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -17,6 +19,11 @@ import httpx
 from interfaces.world import RealWorld, new_id
 
 PAGE_PORT = 8480
+PORT_TRIES = 3
+LOCK = "demo.lock"
+SHELL = "env.sh"
+ROOMS = ("data", "cloudly", "supervisor", "locks", "secrets", "logs")
+END_OF_LOG = 5
 STOP_WITHIN_S = 10.0
 UP_WITHIN_S = 30.0
 
@@ -27,7 +34,10 @@ class StageFailure(Exception):
 
 @dataclass
 class Stage:
-    """One directory, three processes, and the secrets between them (in files and environments, never in arguments)."""
+    """One directory, three processes, and the secrets between them (in files and environments, never in arguments).
+
+    Raises StageFailure for a directory that another demo is in, or that holds what no demo made: it is emptied.
+    """
 
     directory: Path
     speed: float
@@ -36,10 +46,13 @@ class Stage:
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
-        for name in ("data", "cloudly", "supervisor", "locks", "secrets", "logs"):
-            (self.directory / name).mkdir(parents=True, mode=0o700)
-        self.page_port = _free_port(PAGE_PORT)
+        try:
+            self._lock = _emptied(self.directory)
+        except OSError as error:
+            raise StageFailure(f"cannot use {self.directory}: {error.strerror}") from None
+        for name in ROOMS:
+            (self.directory / name).mkdir(mode=0o700)
+        self.page_port = PAGE_PORT
         self.supervisor_port = _free_port(0)
         self.control_port = _free_port(0)
         self.uuid = new_id(self.world)
@@ -62,8 +75,15 @@ class Stage:
             "CLOUDLY_HEARTBEAT_EVERY_S": "2",
             "CLOUDLY_LOG_LEVEL": self.log_level,
         }
-        self._start("cloudly", ["cloudly", "serve", "--port", str(self.page_port)], environment)
-        await self._up("cloudly", f"{self.page}/healthz")
+        for left in reversed(range(PORT_TRIES)):
+            self.page_port = _free_port(PAGE_PORT)
+            self._start("cloudly", ["cloudly", "serve", "--port", str(self.page_port)], environment)
+            try:
+                return await self._up("cloudly", f"{self.page}/healthz")
+            except StageFailure as failure:
+                if "address already in use" not in str(failure) or not left:
+                    raise  # otherwise another program was faster: there are other ports
+        raise AssertionError  # the last try returns or raises
 
     async def start_supervisor(self, join_token: str) -> None:
         token_file = self.directory / "secrets" / "join-token"
@@ -105,6 +125,17 @@ class Stage:
             "BALENA_DEVICE_UUID": self.uuid,
             "SERVEZONE_RUNTIME": "baseos",
         }
+
+    @property
+    def shell(self) -> Path:
+        return self.directory / SHELL
+
+    def write_shell(self) -> None:
+        """A file to source: the environment of the device's container and of Cloudly's, and both commands in PATH."""
+        values = {**self.agent_environment, "CLOUDLY_DATA_DIR": str(self.directory / "cloudly")}
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+        lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
+        _write_secret(self.shell, "\n".join(lines) + "\n")
 
     def kill_agent(self) -> int:
         """SIGKILL: no warning, no clean-up. Returns the pid that died."""
@@ -153,6 +184,7 @@ class Stage:
                 process.kill()
                 process.wait()
         self.running.clear()
+        os.close(self._lock)
 
     def _start(self, name: str, words: Sequence[str], environment: Mapping[str, str]) -> int:
         with (self.directory / "logs" / f"{name}.log").open("ab") as log:
@@ -182,7 +214,8 @@ class Stage:
 
     def _end_of_log(self, name: str) -> str:
         path = self.directory / "logs" / f"{name}.log"
-        return path.read_text(encoding="utf-8", errors="replace")[-1500:]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-END_OF_LOG:])
 
 
 def _bare() -> dict[str, str]:
@@ -191,9 +224,32 @@ def _bare() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
+def _emptied(directory: Path) -> int:
+    """Ours alone until this process ends, and empty. Returns the lock. Raises StageFailure, OSError."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    strange = sorted({path.name for path in directory.iterdir()} - {*ROOMS, LOCK, SHELL})
+    if strange:
+        raise StageFailure(
+            f"{directory} would be emptied, and no demo made {strange[0]} in it: name a new --directory"
+        )
+    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StageFailure(
+            f"another demo is up in {directory}: end it, or name another --directory"
+        ) from None
+    for name in ROOMS:
+        shutil.rmtree(directory / name, ignore_errors=True)
+    (directory / SHELL).unlink(missing_ok=True)
+    return lock
+
+
 def _free_port(wanted: int) -> int:
     for port in (wanted, 0):
         with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

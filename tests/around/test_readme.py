@@ -42,7 +42,7 @@ def test_the_defaults_in_the_readme_are_the_agents() -> None:
 
     assert said["BASEOS_DATA_DIR"] == str(read_back.data_dir)
     assert said["BASEOS_LOCK_DIR"] == str(read_back.lock_dir)
-    assert float(said["BASEOS_HEARTBEAT_EVERY_S"]) == read_back.heartbeat_every_s
+    assert float(said["BASEOS_HEARTBEAT_MIN_S"]) == read_back.heartbeat_min_s
     assert float(said["BASEOS_SUPERVISOR_POLL_S"]) == read_back.supervisor_poll_s
     assert said["BASEOS_LOG_LEVEL"] == read_back.log_level
     assert said["BASEOS_CLOUDLY_URL"] == "required"
