@@ -18,6 +18,12 @@ from tests.cli.given import Device
 PYTHON = sys.executable
 
 
+def hear_signals() -> None:
+    """A shell's background job inherits deaf ears for SIGINT, and a nohup for SIGHUP; a terminal's program does not."""
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+
+
 def bash(
     script: str, data: Path, *, within_s: float = 30, **more: str
 ) -> subprocess.CompletedProcess[str]:
@@ -61,6 +67,7 @@ def test_ctrl_c_ends_a_tail_that_follows_without_a_word(lived: Device) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=hear_signals,  # noqa: PLW1509 - no threads here
         )
         assert tail.stdout is not None
         before = tail.stdout.readline()
@@ -136,6 +143,7 @@ def test_a_demo_that_is_ended_in_the_middle_leaves_nothing_running(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=hear_signals,  # noqa: PLW1509 - no threads here
     )
     assert demo.stdout is not None
     for line in demo.stdout:
