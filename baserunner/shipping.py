@@ -155,6 +155,7 @@ def to_event(fact: Fact) -> JournalEvent:
         at_ms=fact.at_ms,
         boot_id=fact.boot_id,
         mono_ms=fact.mono_ms,
+        skew_ms=fact.skew_ms,
         data=fact.data,
         hash=fact.hash.hex(),
     )

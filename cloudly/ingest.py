@@ -184,6 +184,7 @@ def _link(prev: bytes, lane: str, event: JournalEvent) -> bytes:
         at_ms=event.at_ms,
         boot_id=event.boot_id,
         mono_ms=event.mono_ms,
+        skew_ms=event.skew_ms,
         data=event.data,
     )
 

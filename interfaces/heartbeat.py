@@ -14,6 +14,8 @@ class HeartbeatRequest(Wire):
     node_id: Id
     epoch: Id | None
     """The journal's epoch; None while the journal cannot be opened (degraded)."""
+    writer: Id | None = None
+    """Which opening of the journal speaks; None while it cannot be opened. A superseded one gets 409 `fenced`."""
     agent_version: Name
     sent_at_ms: int = Field(ge=0, le=2**53)
     reported: ReportedState
@@ -29,3 +31,5 @@ class HeartbeatAnswer(Wire):
     """The server's to set; the device adds jitter."""
     acks: tuple[Ack, ...] = Field(default=(), max_length=2)
     """What Cloudly has of each lane of the epoch in the request."""
+    heard: tuple[Ack, ...] = Field(default=(), max_length=2)
+    """The furthest head of each lane that Cloudly ever heard of in that epoch: a device behind it has lost its tail."""

@@ -2,7 +2,7 @@
 
 A journal has two lanes with sequences and hash chains of their own: `core` (transitions) and `log` (heartbeats and
 progress lines, bounded). An event's `data` travels as the exact text that was hashed. Cloudly owns the cursor; the
-device trims only what is acked.
+device trims only what is acked, and what it had to drop before that leaves a `Gap`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from interfaces.wire import Hex32, Id, Wire
+from interfaces.wire import Hex32, Id, Name, Wire
 
 MAX_BATCH_EVENTS = 200
 MAX_BATCH_BYTES = 262_144
+MAX_GAPS = 32
 
 
 class Lane(StrEnum):
@@ -22,6 +23,25 @@ class Lane(StrEnum):
 
     CORE = "core"
     LOG = "log"
+
+
+class Gap(Wire):
+    """A range of a lane that Cloudly will never get, and what is known of it.
+
+    `why`: `space` or `age` (dropped on the device before the ack), `acked-before` (trimmed after an ack of an earlier
+    life of Cloudly, which was restored since), `damage` (unreadable on the device), `disk` (lost with the disk, or the
+    tail of it), `restore` (the device's data was restored from a backup), `unexplained` (Cloudly's word, when the
+    device gives none). A word that the reader does not know is shown as it is.
+    """
+
+    first_seq: int = Field(ge=1, le=2**53)
+    last_seq: int = Field(ge=1, le=2**53)
+    why: Name
+    kinds: dict[Name, int] = Field(default_factory=dict, max_length=50)
+    """How many facts of which kind, as far as known."""
+    since_ms: int | None = Field(default=None, ge=-(2**53), le=2**53)
+    until_ms: int | None = Field(default=None, ge=-(2**53), le=2**53)
+    """By the device's wall clock."""
 
 
 class JournalEvent(Wire):
@@ -41,6 +61,8 @@ class JournalEvent(Wire):
     boot_id: str = Field(max_length=64)
     mono_ms: int
     """Milliseconds since that boot."""
+    skew_ms: int | None = Field(default=None, ge=-(2**53), le=2**53)
+    """What to add to `at_ms` for the true time; None: nobody has told the device the time since that boot."""
     data: str = Field(max_length=65_536)
     """JSON object, the exact text that was hashed."""
     hash: Hex32
@@ -66,6 +88,10 @@ class JournalBatch(Wire):
     head: Head
     oldest: int = Field(ge=1)
     """The oldest seq that the device still has in this lane."""
+    writer: Id | None = None
+    """Which opening of the journal speaks: two that speak in turn are two devices with one identity."""
+    gaps: tuple[Gap, ...] = Field(default=(), max_length=MAX_GAPS)
+    """What the device knows of ranges between Cloudly's ack and the first event."""
 
 
 class Ack(Wire):

@@ -28,11 +28,16 @@ def link(  # noqa: PLR0913 - a fact has as many fields, and each is covered
     at_ms: int,
     boot_id: str,
     mono_ms: int,
+    skew_ms: int | None = None,
     data: str,
 ) -> bytes:
-    """The hash of a fact. Numbers and lengths come first, so that no two facts can share one text."""
+    """The hash of a fact. Numbers and lengths come first, so that no two facts can share one text.
+
+    Where the skew is unknown it takes no place, as before there was one.
+    """
+    known = "" if skew_ms is None else f"skew {skew_ms} "
     text = (
-        f"{seq} {n} {at_ms} {mono_ms} {len(lane)} {len(stream)} {len(kind)} {len(src)} {len(dst)} "
+        f"{known}{seq} {n} {at_ms} {mono_ms} {len(lane)} {len(stream)} {len(kind)} {len(src)} {len(dst)} "
         f"{len(boot_id)} {lane}{stream}{kind}{src}{dst}{boot_id}{data}"
     )
     return sha256(prev + text.encode("utf-8", "surrogatepass")).digest()

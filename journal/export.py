@@ -24,7 +24,9 @@ from journal.reading import Reading
 from journal.verify import LaneCheck, Report
 
 FORMAT = "baseos-journal/1"
-_FIELDS = ("seq", "n", "stream", "kind", "src", "dst", "at_ms", "boot_id", "mono_ms", "data")
+# fmt: off
+_FIELDS = ("seq", "n", "stream", "kind", "src", "dst", "at_ms", "boot_id", "mono_ms", "skew_ms", "data")
+# fmt: on
 
 
 def lines(journal: Reading) -> Iterator[str]:
@@ -45,7 +47,12 @@ def lines(journal: Reading) -> Iterator[str]:
         values = {name: getattr(fact, name) for name in _FIELDS}
         yield _dump({"lane": fact.lane, **values, "hash": fact.hash.hex()})
     for info in journal.streams():
-        began = {"first_seq": info.first_seq, "last_seq": info.last_seq, "carried": info.carried}
+        began = {
+            "first_seq": info.first_seq,
+            "last_seq": info.last_seq,
+            "carried": info.carried,
+            "belief": info.belief,
+        }
         yield _dump({"stream_of": info.lane, "name": info.name, **began})
 
 
@@ -170,13 +177,19 @@ def _by_lane(facts: Iterable[Fact]) -> Iterator[tuple[Lane, list[dict[str, objec
 def _stream_row(values: dict[str, Any]) -> dict[str, object]:
     machine, _, attempt = values["name"].rpartition("/")
     kept = {name: values[name] for name in ("first_seq", "last_seq", "carried")}
+    kept["belief"] = values.get("belief", "")
     return {"machine": machine, "attempt": int(attempt), "lane": values["stream_of"], **kept}
 
 
 def _fact(number: int, values: dict[str, Any]) -> Fact:
     try:
-        shown = {name: values[name] for name in _FIELDS}
-        return Fact(lane=Lane(values["lane"]), hash=bytes.fromhex(values["hash"]), **shown)
+        shown = {name: values[name] for name in _FIELDS if name != "skew_ms"}
+        return Fact(
+            lane=Lane(values["lane"]),
+            skew_ms=values.get("skew_ms"),
+            hash=bytes.fromhex(values["hash"]),
+            **shown,
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise Malformed(
             "read an export", f"line {number} is no fact ({error})", "pass it whole"

@@ -33,6 +33,8 @@ class Stamp:
     at_ms: int
     boot_id: str
     mono_ms: int
+    skew_ms: int | None = None
+    """What to add to `at_ms` for the true time, as far as known in this boot; None: nobody has told the time."""
 
 
 class Head(NamedTuple):
@@ -46,6 +48,7 @@ class Fact(NamedTuple):
     """`seq` counts within the lane without holes, `n` within the journal. `src` and `dst` are empty in a note.
 
     A tuple, because a recall makes one for every row: a frozen dataclass of twelve fields takes 4 x as long to make.
+    `skew_ms` says how far its wall clock can be trusted (`Stamp`).
     """
 
     lane: Lane
@@ -58,6 +61,7 @@ class Fact(NamedTuple):
     at_ms: int
     boot_id: str
     mono_ms: int
+    skew_ms: int | None
     data: str
     hash: bytes
 
@@ -68,7 +72,7 @@ class Fact(NamedTuple):
 
     @property
     def stamp(self) -> Stamp:
-        return Stamp(self.at_ms, self.boot_id, self.mono_ms)
+        return Stamp(self.at_ms, self.boot_id, self.mono_ms, self.skew_ms)
 
     def follows(self, prev: bytes) -> bool:
         """Whether its hash covers itself and the hash before."""
@@ -84,6 +88,7 @@ class Fact(NamedTuple):
             at_ms=self.at_ms,
             boot_id=self.boot_id,
             mono_ms=self.mono_ms,
+            skew_ms=self.skew_ms,
             data=self.data,
         )
 
@@ -103,6 +108,8 @@ class StreamInfo:
     last_seq: int | None
     carried: str
     """The state before `first_seq` when what came before was trimmed; empty: the chart's initial state."""
+    belief: str
+    """What was believed in that state, as JSON; empty: what the machine starts with."""
     last: Fact | None
     """Its newest transition; None when all of them were trimmed."""
 

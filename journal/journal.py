@@ -26,14 +26,14 @@ from journal.lock import WriterLock
 from journal.opening import open_for_writing
 from journal.pen import Pen
 from journal.problems import Fork, Malformed
-from journal.reading import Reading
+from journal.reading import COLUMNS, Reading
 from journal.reserve import Reserve
 from journal.roster import Roster, enter
 
 # fmt: off
-_INSERT = {lane: f"INSERT INTO {lane} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" for lane in Lane}  # noqa: S608 - ours
+_INSERT = {lane: f"INSERT INTO {lane} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" for lane in Lane}  # noqa: S608 - ours
 _row = attrgetter(
-    "seq", "n", "stream", "kind", "src", "dst", "at_ms", "boot_id", "mono_ms", "data", "hash"
+    "seq", "n", "stream", "kind", "src", "dst", "at_ms", "boot_id", "mono_ms", "skew_ms", "data", "hash"
 )
 # fmt: on
 KEEP_LOG = 2_000
@@ -152,7 +152,7 @@ class Journal(Reading):
         text, stamp, head = canonical(dict(data or {})), self._stamp(), self._heads[lane]
         must_be_shippable(stream, kind, src, dst, stamp)
         at_ms, boot_id, mono_ms = stamp.at_ms, stamp.boot_id, stamp.mono_ms
-        seq, n = head.seq + 1, self._n + 1
+        seq, n, skew_ms = head.seq + 1, self._n + 1, stamp.skew_ms
         linked = link(
             head.hash,
             lane=lane,
@@ -165,9 +165,12 @@ class Journal(Reading):
             at_ms=at_ms,
             boot_id=boot_id,
             mono_ms=mono_ms,
+            skew_ms=skew_ms,
             data=text,
         )
-        return Fact(lane, seq, n, stream, kind, src, dst, at_ms, boot_id, mono_ms, text, linked)
+        return Fact(
+            lane, seq, n, stream, kind, src, dst, at_ms, boot_id, mono_ms, skew_ms, text, linked
+        )
 
     def write(self, fact: Fact, *, soon: bool = False, final: bool = False) -> None:
         """Commit a composed fact."""

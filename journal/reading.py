@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 from journal.facts import Fact, Head, Lane, StreamInfo, split_name
@@ -18,18 +19,20 @@ from journal.problems import Damaged, translate
 Row = tuple[Any, ...]
 Rows = Callable[[str, tuple[object, ...]], list[Row]]
 PAGE = 500
+SKEWS_SINCE = 2
+"""The schema version that brought `skew_ms` and `belief`."""
 ALL = -1
 """SQLite's LIMIT for no limit."""
 NEWEST = 2**62
 
-_COLUMNS = "seq, n, stream, kind, src, dst, at_ms, boot, mono_ms, data, hash"
+COLUMNS = "seq, n, stream, kind, src, dst, at_ms, boot, mono_ms, skew_ms, data, hash"
 # fmt: off
-_RANGE = {lane: f"SELECT {_COLUMNS} FROM {lane} WHERE seq > ? AND seq <= ?" for lane in Lane}  # noqa: S608 - ours
-_TAIL  = {lane: f"SELECT {_COLUMNS} FROM {lane} ORDER BY seq DESC LIMIT ?" for lane in Lane}  # noqa: S608 - ours
 _HEAD  = {lane: f"SELECT seq, hash, n FROM {lane} ORDER BY seq DESC LIMIT 1" for lane in Lane}  # noqa: S608 - ours
 _AT    = {lane: f"SELECT hash, n FROM {lane} WHERE seq = ?" for lane in Lane}  # noqa: S608 - ours
 # fmt: on
-_STREAMS = "SELECT machine, attempt, lane, first_seq, last_seq, carried FROM stream"
+_STREAMS = "SELECT machine, attempt, lane, first_seq, last_seq, carried, belief FROM stream"
+_OLDER = {"skew_ms": "NULL", "belief": "''"}
+"""What schema version 1 has in place of those columns: a journal may be read before it is migrated."""
 
 
 class Reading:
@@ -37,6 +40,22 @@ class Reading:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
+
+    @cached_property
+    def _columns(self) -> str:
+        return self._as_it_was(COLUMNS)
+
+    @cached_property
+    def _streams(self) -> str:
+        return self._as_it_was(_STREAMS)
+
+    def _as_it_was(self, columns: str) -> str:
+        ((version,),) = self._rows("PRAGMA user_version", ())
+        if version >= SKEWS_SINCE:
+            return columns
+        for name, instead in _OLDER.items():
+            columns = columns.replace(name, instead)
+        return columns
 
     @property
     def epoch(self) -> str:
@@ -83,7 +102,7 @@ class Reading:
     def tail(self, count: int, *, lane: Lane | None = None) -> list[Fact]:
         """The newest `count` facts, oldest of them first."""
         lanes = Lane if lane is None else (lane,)
-        found = [Fact(each, *row) for each in lanes for row in self._rows(_TAIL[each], (count,))]
+        found = [Fact(each, *row) for each in lanes for row in self._newest(each, count)]
         found.sort(key=lambda fact: fact.n)
         return found[-count:] if count else []
 
@@ -119,14 +138,16 @@ class Reading:
     def streams(self, machine: str | None = None) -> list[StreamInfo]:
         """Every attempt of every machine, or of one, by name and number."""
         where, args = (" WHERE machine = ?", (machine,)) if machine else ("", ())
-        return [self._info(row) for row in self._rows(_STREAMS + where, args)]
+        return [self._info(row) for row in self._rows(self._streams + where, args)]
 
     def open_streams(self) -> list[StreamInfo]:
-        return [self._info(row) for row in self._rows(_STREAMS + " WHERE last_seq IS NULL", ())]
+        return [
+            self._info(row) for row in self._rows(self._streams + " WHERE last_seq IS NULL", ())
+        ]
 
     def stream(self, name: str) -> StreamInfo | None:
         where = " WHERE machine = ? AND attempt = ?"
-        rows = self._rows(_STREAMS + where, split_name(name))
+        rows = self._rows(self._streams + where, split_name(name))
         return self._info(rows[0]) if rows else None
 
     def next_stream_name(self, machine: str) -> str:
@@ -141,7 +162,7 @@ class Reading:
     def _range(
         self, lane: Lane, after: int, upto: int, stream: str | None, limit: int
     ) -> list[Fact]:
-        query, args = _RANGE[lane], (after, upto)
+        query, args = self._between(lane), (after, upto)
         if stream:
             rows = self._rows(
                 query + " AND stream = ? ORDER BY seq LIMIT ?", (*args, stream, limit)
@@ -150,13 +171,20 @@ class Reading:
             rows = self._rows(query + " ORDER BY seq LIMIT ?", (*args, limit))
         return [Fact(lane, *row) for row in rows]
 
+    def _between(self, lane: Lane) -> str:
+        return f"SELECT {self._columns} FROM {lane} WHERE seq > ? AND seq <= ?"  # noqa: S608 - ours
+
+    def _newest(self, lane: Lane, count: int) -> list[Row]:
+        query = f"SELECT {self._columns} FROM {lane} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - ours
+        return self._rows(query, (count,))
+
     def _span(self, lane: Lane, stream: str) -> tuple[int, int]:
         """Between which positions of the lane the stream can have facts: (after, upto)."""
         where = " WHERE machine = ? AND attempt = ?"
-        rows = self._rows(_STREAMS + where, split_name(stream))
+        rows = self._rows(self._streams + where, split_name(stream))
         if not rows:
             return 0, NEWEST
-        _, _, home, first, last, _ = rows[0]
+        _, _, home, first, last, *_ = rows[0]
         if lane == home:
             return first - 1, last or NEWEST
         began = self._rows(_AT[Lane(home)], (first,))
@@ -190,15 +218,15 @@ class Reading:
         return Head(*rows[0])
 
     def _info(self, row: Row) -> StreamInfo:
-        machine, attempt, home, first, last, carried = row
+        machine, attempt, home, first, last, carried, belief = row
         name, lane = f"{machine}/{attempt}", Lane(home)
         if last is None:
-            query = _RANGE[lane] + " AND stream = ? AND dst <> '' ORDER BY seq DESC LIMIT 1"
+            query = self._between(lane) + " AND stream = ? AND dst <> '' ORDER BY seq DESC LIMIT 1"
             newest = self._rows(query, (first - 1, NEWEST, name))
         else:
-            newest = self._rows(_RANGE[lane], (last - 1, last))
+            newest = self._rows(self._between(lane), (last - 1, last))
         final = Fact(lane, *newest[0]) if newest else None
-        return StreamInfo(name, lane, first, last, carried, final)
+        return StreamInfo(name, lane, first, last, carried, belief, final)
 
 
 def asking(connection: sqlite3.Connection, tried: str) -> Rows:

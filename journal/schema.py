@@ -4,7 +4,8 @@
 - `stream`        where each attempt begins and, when it ended, where; written with its first and its final fact
 - `cursor`        up to where Cloudly has acked each lane
 - `base`          what each lane's chain hangs on: genesis, or the last fact that was trimmed
-- `meta`          epoch, and how often it was opened
+- `tombstone`     which facts went before Cloudly had them, and why
+- `meta`          epoch, how often it was opened, whether it was closed, who may write it
 
 A new journal is built under another name and renamed, so `journal.db` is either absent or whole.
 """
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 APPLICATION_ID = 0x62_61_73_65  # "base"
-VERSION = 1
+VERSION = 2
 FILE = "journal.db"
 FREE_PAGES_BYTES = 1 << 20
 """Free pages from the start. With them a full disk took 5,103 more facts (journal note, 4.4)."""
@@ -49,6 +50,13 @@ CREATE TABLE base (lane TEXT PRIMARY KEY, seq INTEGER NOT NULL, hash BLOB NOT NU
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
 
+_TOMBSTONE = """
+CREATE TABLE tombstone (
+  lane TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, why TEXT NOT NULL, told TEXT NOT NULL,
+  PRIMARY KEY (lane, first_seq)
+) STRICT, WITHOUT ROWID
+"""
+
 
 def _first(db: Database) -> None:
     for lane in Lane:
@@ -57,7 +65,18 @@ def _first(db: Database) -> None:
         db.execute(statement)
 
 
-STEPS: tuple[Callable[[Any], None], ...] = (_first,)
+def _second(db: Database) -> None:
+    """Skews of the clock, beliefs of streams whose beginning is gone, and what was dropped before its ack."""
+    for lane in Lane:
+        db.execute(f"ALTER TABLE {lane} ADD COLUMN skew_ms INTEGER")
+    db.execute("ALTER TABLE stream ADD COLUMN belief TEXT NOT NULL DEFAULT ''")
+    db.execute(_TOMBSTONE)
+    db.execute(
+        "INSERT INTO meta VALUES ('clean', '0'), ('oldest_writer', '2') ON CONFLICT DO NOTHING"
+    )
+
+
+STEPS: tuple[Callable[[Any], None], ...] = (_first, _second)
 """Step k leads from version k to k + 1. Released steps are never edited."""
 
 
@@ -91,7 +110,7 @@ def create(path: Path, *, epoch: str, connect: Callable[[Path], sqlite3.Connecti
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema to VERSION, one transaction per step."""
     found = version(connection)
-    if found == VERSION:
+    if found >= VERSION:
         return
     from sqlite_utils import Database, Migrations
 
@@ -115,8 +134,14 @@ def recognise(rows: Rows, path: Path) -> None:
         seen = f"it is not a journal (application id {found})"
         raise Damaged(f"open {path}", seen, "nothing was changed; keep the files for salvage")
     ((found,),) = rows("PRAGMA user_version", ())
-    if found > VERSION:
+    if found > VERSION and _oldest_writer(rows) > VERSION:
         raise FromTheFuture(str(path), found, VERSION)
+
+
+def _oldest_writer(rows: Rows) -> int:
+    """A newer schema may say that older programs can go on with it: what they do not know, they leave alone."""
+    found = rows("SELECT value FROM meta WHERE name = 'oldest_writer'", ())
+    return int(found[0][0]) if found else VERSION + 1
 
 
 def _sync_directory(directory: Path) -> None:

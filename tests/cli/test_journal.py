@@ -267,6 +267,7 @@ def spoil(file: Path, how: str) -> None:
         case "future":
             with sqlite3.connect(file) as newer:
                 newer.execute("PRAGMA user_version = 99")
+                newer.execute("UPDATE meta SET value = '99' WHERE name = 'oldest_writer'")
             newer.close()
 
 

@@ -71,7 +71,7 @@ def test_a_foreign_writer_is_noticed_before_it_can_be_overwritten(
     with tampering(place) as foreign:
         foreign.execute(
             "INSERT INTO core SELECT seq + 1, n + 1, stream, kind, src, dst, at_ms, boot, mono_ms,"
-            " data, hash FROM core"
+            " data, hash, skew_ms FROM core"
         )
 
     with pytest.raises(WriteFailed, match="SQLITE_CONSTRAINT"):

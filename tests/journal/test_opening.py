@@ -168,6 +168,7 @@ def test_a_journal_from_the_future_is_refused_and_left_as_it_is(place: Path) -> 
     open_at(place).close()
     with tampering(place) as newer:
         newer.execute(f"PRAGMA user_version={schema.VERSION + 1}")
+        newer.execute("UPDATE meta SET value = '99' WHERE name = 'oldest_writer'")
         newer.execute("ALTER TABLE core ADD COLUMN mood TEXT")
     before = files(place)
 
@@ -330,10 +331,10 @@ def test_an_older_schema_is_brought_up_to_date_with_its_facts(
         db.execute("CREATE TABLE mood (said TEXT) STRICT")
 
     monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, _mood))
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "VERSION", 3)
     with open_at(place) as newer:
         assert everything(newer) == written
-        assert newer._rows("PRAGMA user_version", ()) == [(2,)]
+        assert newer._rows("PRAGMA user_version", ()) == [(3,)]
         assert newer._rows("SELECT count(*) FROM mood", ()) == [(0,)]
 
 
