@@ -17,21 +17,22 @@ import httpx
 from pydantic import SecretStr
 
 from baserunner import __version__
+from baserunner.clock import Clock
 from baserunner.identity import Identity, read_identity
-from baserunner.life import Life, Neighbours
+from baserunner.life import Life
 from baserunner.locks import UpdateLock
 from baserunner.logs import Changes
 from baserunner.neighbours.cloudly import HttpCloudly
 from baserunner.neighbours.host import Host, RealHost
 from baserunner.neighbours.supervisor import HttpSupervisor
 from baserunner.pace import next_heartbeat_s, retry_s
-from baserunner.problems import IdentityProblem, NeighbourProblem, Refused, Unreachable
+from baserunner.problems import EpochOver, IdentityProblem, NeighbourProblem, Refused, Unreachable
 from baserunner.report import Seen, look_at_supervisor, report
 from baserunner.settings import Settings
+from baserunner.shared import Neighbours
 from baserunner.watchdog import Watchdog
 from interfaces.heartbeat import HeartbeatRequest
 from interfaces.world import World, new_id, now_ms
-from journal.facts import Stamp
 from journal.journal import Journal
 from journal.problems import AlreadyRunning, JournalProblem, NotWritable
 
@@ -84,7 +85,7 @@ class Agent:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._say_open, journal.epoch)
                     await life.run()
-            except* (JournalProblem, IdentityProblem) as group:
+            except* (JournalProblem, IdentityProblem, EpochOver) as group:
                 troubles = [str(problem) for problem in flat(group)]
             finally:
                 self._identity = life.identity or self._identity
@@ -169,13 +170,10 @@ def open_journal(settings: Settings, near: Neighbours) -> Journal:
             error.strerror or type(error).__name__,
             "check the volume's owner, mode and free space",
         ) from None
-    world = near.world
     return Journal.open(
         settings.home,
-        stamp=lambda: Stamp(
-            at_ms=now_ms(world), boot_id=world.boot_id(), mono_ms=round(world.monotonic() * 1000)
-        ),
-        new_epoch=lambda: new_id(world),
+        stamp=near.clock.stamp,
+        new_epoch=lambda: new_id(near.world),
         points=near.points,
     )
 
@@ -201,6 +199,7 @@ def neighbours(  # noqa: PLR0913 - the seams, each once
         )
     return Neighbours(
         world=world,
+        clock=Clock(world),
         cloudly=HttpCloudly(
             _client(settings.cloudly_url, cloudly_transport), settings.cloudly_url, world
         ),

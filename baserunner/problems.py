@@ -5,6 +5,7 @@
     ├── IdentityProblem     state.json cannot be read or written: the device's disk, or a hand
     │   └── IdentityDamaged its contents are no identity: it is kept aside, a new one is drawn
     ├── LockProblem         the update lock cannot be taken or released
+    ├── EpochOver           this journal can no longer be continued: a new epoch begins
     └── NeighbourProblem    a neighbour did not answer as it should: the network's or the neighbour's
         ├── Unreachable     no answer at all, or not in time
         ├── Malformed       an answer that is not what was agreed
@@ -35,6 +36,14 @@ class IdentityDamaged(IdentityProblem):
 
 class LockProblem(BaserunnerProblem):
     """The update lock cannot be taken or released."""
+
+
+class EpochOver(BaserunnerProblem):
+    """This journal can no longer be continued. `why`: tail-lost, forked, fenced (journal/succession.py)."""
+
+    def __init__(self, why: str, text: str) -> None:
+        super().__init__(text)
+        self.why = why
 
 
 class NeighbourProblem(BaserunnerProblem):

@@ -40,6 +40,8 @@ class Settings:
     supervisor_poll_s: float
     """How often the Supervisor is asked while an update is under way."""
     log_level: str
+    anchor_dir: Path | None = None
+    """Outside the data directory: where to hold how far the journal had come."""
 
     @property
     def home(self) -> Path:
@@ -66,6 +68,7 @@ def read_settings(environment: Environment) -> Settings:
         heartbeat_min_s=_seconds(values, "BASEOS_HEARTBEAT_MIN_S", 1.0),
         supervisor_poll_s=_seconds(values, "BASEOS_SUPERVISOR_POLL_S", 2.0),
         log_level=_choice(values, "BASEOS_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
+        anchor_dir=_directory(values, "BASEOS_ANCHOR_DIR"),
     )
     _check_together(settings)
     return settings
@@ -141,6 +144,13 @@ def _seconds(values: Environment, name: str, default: float) -> float:
             f"{name} must lie between 0.01 and 86400 seconds; default {default:g}"
         )
     return seconds
+
+
+def _directory(values: Environment, name: str) -> Path | None:
+    raw = values.get(name)
+    if raw is not None and not raw.startswith("/"):
+        raise SettingsProblem(f"{name} must be a whole path; for example {name}=/anchor")
+    return Path(raw) if raw else None
 
 
 def _choice(values: Environment, name: str, allowed: tuple[str, ...]) -> str:

@@ -14,8 +14,13 @@ from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
+from baserunner.heartbeat.steps import NODE_GONE
+from baserunner.logs import Changes
 from baserunner.neighbours.cloudly import Cloudly, OutOfStep
-from baserunner.problems import Malformed, Refused
+from baserunner.pace import retry_s
+from baserunner.problems import Malformed, NeighbourProblem, Refused, Unreachable
+from baserunner.shared import Shared
+from interfaces.heartbeat import HeartbeatAnswer
 from interfaces.journal import (
     MAX_BATCH_BYTES,
     MAX_BATCH_EVENTS,
@@ -31,6 +36,12 @@ from journal.problems import Fork
 
 log = logging.getLogger(__name__)
 
+SHIP_EVERY_S = 300.0
+"""How long heartbeats and progress lines may wait; transitions are shipped at once."""
+KEEP_LOG_FACTS = 2000
+"""Acked heartbeats and progress lines kept on the device: a day's worth, for whoever debugs there."""
+WORTH_SAYING = 5
+"""So many tries in a row without an answer are said in the report; fewer are weather."""
 MAX_REST_S = 3600.0
 """Longer than this nobody's wish keeps the journal back; the same cap as for Retry-After."""
 EVENT_OVERHEAD_BYTES = 400
@@ -43,6 +54,7 @@ class Shipper:
 
     journal: Journal
     cloudly: Cloudly
+    writer: str
     incarnation: str | None = None
     stopped: dict[Lane, str] = field(default_factory=dict)
     """Lanes that are out of step beyond repair, and why."""
@@ -126,6 +138,7 @@ class Shipper:
             events=tuple(events),
             head=Head(seq=last.seq, hash=last.hash.hex()),
             oldest=journal.oldest(lane),
+            writer=self.writer,
         )
 
     def _step_back(self, lane: Lane, out_of_step: OutOfStep) -> None:
@@ -141,6 +154,64 @@ class Shipper:
             return
         log.error("%s lane is out of step with Cloudly and is no longer shipped: %s", lane, why)
         self.stopped[lane] = why
+
+
+class Shipping:
+    """The task: ships when a transition rings, and now and then."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._shipper = Shipper(shared.journal, shared.near.cloudly, shared.writer)
+        self._trouble = Changes()
+        self._not_shipped = ""
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why Cloudly does not get the journal, in words."""
+        lanes = tuple(f"{lane} lane: {why}" for lane, why in self._shipper.stopped.items())
+        return (*lanes, self._not_shipped) if self._not_shipped else lanes
+
+    @property
+    def why_not_admit(self) -> str:
+        """An update whose story could not be told is not begun."""
+        return self._shipper.stopped.get(Lane.CORE, "")
+
+    def pending(self, lane: Lane) -> bool:
+        return self._shipper.pending(lane)
+
+    def heard(self, answer: HeartbeatAnswer) -> None:
+        """What Cloudly says of our journal in a heartbeat's answer."""
+        for ack in answer.acks:
+            self._shipper.acked(ack)
+
+    async def run(self) -> None:
+        misses, shared = 0, self._shared
+        while True:
+            await shared.ship_alarm.wait(SHIP_EVERY_S)
+            if shared.node_token is None:
+                continue
+            try:
+                rest_s = await self._shipper.ship(shared.node_token)
+                self._trouble.tell(logging.INFO, log, "")
+                misses, self._not_shipped = 0, ""
+                shared.journal.trim(keep=KEEP_LOG_FACTS)
+            except NeighbourProblem as problem:
+                misses += 1
+                rest_s = self._after(problem, misses)
+            if rest_s > 0:
+                shared.ship_alarm.ring()
+                await shared.near.world.sleep(rest_s)
+
+    def _after(self, problem: NeighbourProblem, misses: int) -> float:
+        """Seconds until the next try."""
+        why = f"the journal is not shipped for now: {problem}"
+        self._trouble.tell(logging.WARNING, log, why)
+        if isinstance(problem, Refused) or misses >= WORTH_SAYING:
+            self._not_shipped = why
+        if isinstance(problem, Refused) and problem.code in NODE_GONE:
+            self._shared.want_beat()
+        asked_s = problem.retry_after_s if isinstance(problem, Unreachable) else None
+        return retry_s(misses, self._shared.near.world, asked_s=asked_s)
 
 
 def to_event(fact: Fact) -> JournalEvent:

@@ -50,6 +50,7 @@ def test_the_defaults_in_the_readme_are_the_agents() -> None:
         "BALENA_DEVICE_UUID",
         "BALENA_SUPERVISOR_ADDRESS",
         "BALENA_SUPERVISOR_API_KEY",
+        "BASEOS_ANCHOR_DIR",
         "BASEOS_JOIN_TOKEN",
         "SERVEZONE_RUNTIME",
     }

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from baserunner import life
+from baserunner import desk, updates
 from baserunner.enrollment import steps as enrollment
 
 if importlib.util.find_spec("sniffio") is None:
@@ -18,6 +18,6 @@ if importlib.util.find_spec("sniffio") is None:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for orders, tokens and the lock every ten minutes: in a story of days these looks are nearly all of it."""
-    monkeypatch.setattr(life, "ORDERS_EVERY_S", 600.0)
-    monkeypatch.setattr(life, "HOLD_EVERY_S", 600.0)
+    monkeypatch.setattr(desk, "ORDERS_EVERY_S", 600.0)
+    monkeypatch.setattr(updates, "HOLD_EVERY_S", 600.0)
     monkeypatch.setattr(enrollment, "TOKEN_LOOK_S", 600.0)

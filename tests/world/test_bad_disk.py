@@ -75,6 +75,8 @@ def overwrite_the_first_pages(file: Path) -> None:
 def come_from_the_future(file: Path) -> None:
     with closing(sqlite3.connect(file)) as journal:
         journal.execute("PRAGMA user_version = 999")
+        journal.execute("UPDATE meta SET value = '999' WHERE name = 'oldest_writer'")
+        journal.commit()
 
 
 def be_no_database(file: Path) -> None:

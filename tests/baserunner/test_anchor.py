@@ -1,0 +1,124 @@
+"""The anchor outside the data directory notices a journal that is older than it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from baserunner.anchor import FILE, Anchor
+from baserunner.problems import EpochOver
+from journal.facts import Lane
+from simulators.world import SimWorld
+from tests.journal.given import beat, open_at, write_story
+
+OTHER = "ffeeddccbbaa99887766554433221100"
+
+
+@pytest.fixture
+def anchor(tmp_path: Path) -> Anchor:
+    (tmp_path / "outside").mkdir()
+    return Anchor(tmp_path / "outside", SimWorld("anchor"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def test_a_restored_copy_of_the_journal_has_lost_its_tail(anchor: Anchor, place: Path) -> None:
+    with open_at(place) as journal:
+        write_story(journal)
+    shutil.copytree(place, place.parent / "backup")
+    with open_at(place) as journal:
+        write_story(journal, attempt=2)
+        anchor.hold(journal, now=True)
+
+    with open_at(place.parent / "backup") as restored, pytest.raises(EpochOver) as over:
+        anchor.check(restored)
+
+    assert over.value.why == "tail-lost"
+    assert "ends at 4, and had come to 8" in str(over.value)
+
+
+def test_a_journal_that_went_another_way_is_forked(anchor: Anchor, place: Path) -> None:
+    with open_at(place) as journal:
+        write_story(journal)
+    shutil.copytree(place, place.parent / "backup")
+    with open_at(place) as journal:
+        write_story(journal, attempt=2)
+        anchor.hold(journal, now=True)
+
+    with open_at(place.parent / "backup") as restored:
+        write_story(restored, attempt=3)
+        with pytest.raises(EpochOver) as over:
+            anchor.check(restored)
+
+    assert over.value.why == "forked"
+
+
+def test_another_epoch_is_an_old_copy_unless_it_says_that_it_follows(
+    anchor: Anchor, place: Path
+) -> None:
+    with open_at(place) as journal:
+        write_story(journal)
+        anchor.hold(journal, now=True)
+    (place.parent / "a").mkdir()
+    (place.parent / "b").mkdir()
+
+    with open_at(place.parent / "a", epoch=OTHER) as strange:
+        write_story(strange)
+        with pytest.raises(EpochOver, match="an old copy"):
+            anchor.check(strange)
+    with open_at(place.parent / "b", epoch=OTHER) as follower:
+        follower.append("epoch/1", "epoch-began", "", "", {"from": journal.epoch})
+        anchor.check(follower)
+
+
+def test_facts_that_a_power_cut_may_take_are_not_held(anchor: Anchor, place: Path) -> None:
+    with open_at(place) as journal:
+        write_story(journal)
+        beat(journal, 5)
+        anchor.hold(journal, now=True)
+
+        held = json.loads((place.parent / "outside" / FILE).read_text())
+
+        assert held["lanes"]["log"]["seq"] == 0
+        assert journal.head(Lane.LOG).seq == 10
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"epoch": 1}', b"\xff" * 10])
+def test_an_anchor_that_says_nothing_stops_nothing(
+    anchor: Anchor, place: Path, content: bytes
+) -> None:
+    (place.parent / "outside" / FILE).write_bytes(content)
+
+    with open_at(place) as journal:
+        write_story(journal)
+        anchor.check(journal)
+
+    assert json.loads((place.parent / "outside" / FILE).read_text())["epoch"] == journal.epoch
+
+
+def test_without_a_place_there_is_no_anchor(place: Path) -> None:
+    nowhere = Anchor(None, SimWorld("nowhere"))
+
+    with open_at(place) as journal:
+        write_story(journal)
+        nowhere.check(journal)
+        nowhere.hold(journal, now=True)
+
+
+def test_a_place_that_cannot_be_written_is_said_and_stops_nothing(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = Anchor(place / "no such folder", SimWorld("gone"))
+
+    with open_at(place) as journal:
+        gone.check(journal)
+        gone.hold(journal, now=True)
+
+    assert caplog.text.count("cannot be written") == 1
