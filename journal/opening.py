@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from journal import schema
+from journal import schema, succession
 from journal.connection import connect, prewarm, settle
 from journal.facts import Fact, Lane
 from journal.problems import Damaged, NoSpace, NotWritable, is_full, translate
@@ -28,6 +28,7 @@ def open_for_writing(
     directory: Path, *, new_epoch: Callable[[], str], reserve: Reserve
 ) -> sqlite3.Connection:
     """Where the disk is full, the reserve is spent for it; otherwise it is seen to."""
+    succession.finish(directory)
     path = directory / schema.FILE
     try:
         connection = _open(path, new_epoch)
