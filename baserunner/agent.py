@@ -1,5 +1,7 @@
 """The composition root: opens the journal, lives with it, and is degraded while it cannot.
 
+A journal that is damaged, lost its tail or is contradicted by Cloudly is kept aside, and life goes on in a new epoch.
+
 Degraded means: nothing is done to the device; the node keeps heartbeating as long as it knows its identity (also one
 that it read before the disk went away), and says why; the journal is tried again and again, and life goes on when it
 opens. The log says it once, and again when the reason changes.
@@ -18,6 +20,7 @@ from pydantic import SecretStr
 
 from baserunner import __version__
 from baserunner.clock import Clock
+from baserunner.epochs import Epochs
 from baserunner.identity import Identity, read_identity
 from baserunner.life import Life
 from baserunner.locks import UpdateLock
@@ -34,7 +37,7 @@ from baserunner.watchdog import Watchdog
 from interfaces.heartbeat import HeartbeatRequest
 from interfaces.world import World, new_id, now_ms
 from journal.journal import Journal
-from journal.problems import AlreadyRunning, JournalProblem, NotWritable
+from journal.problems import AlreadyRunning, Damaged, JournalProblem, NotWritable
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,9 @@ class Agent:
     _state: Changes = field(default_factory=Changes)
     _silence: Changes = field(default_factory=Changes)
 
+    def __post_init__(self) -> None:
+        self._epochs = Epochs(self.settings, self.near)
+
     async def run(self) -> None:
         """Raises AlreadyRunning when another agent has this data directory."""
         async with anyio.create_task_group() as tasks:
@@ -66,30 +72,43 @@ class Agent:
                 tasks.start_soon(self.watchdog.feed, self.near.world)
             while True:
                 reason = await self._live_until_trouble()
+                if not reason:
+                    continue
                 self._state.tell(
                     logging.ERROR, log, f"degraded: nothing is done to the device: {reason}"
                 )
                 await self._be_degraded(reason)
 
     async def _live_until_trouble(self) -> str:
+        """Why nothing may be done now; empty when a new epoch began."""
         try:
             journal = open_journal(self.settings, self.near)
         except AlreadyRunning:
             raise
         except JournalProblem as problem:
-            return str(problem)
+            return self._next_epoch([problem])
         life = Life(self.settings, journal, self.near)
-        troubles: list[str] = []
+        troubles: list[BaseException] = []
         with journal:
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._say_open, journal.epoch)
                     await life.run()
             except* (JournalProblem, IdentityProblem, EpochOver) as group:
-                troubles = [str(problem) for problem in flat(group)]
+                troubles = flat(group)
             finally:
                 self._identity = life.identity or self._identity
-        return "; ".join(dict.fromkeys(troubles))
+        return self._next_epoch(troubles)
+
+    def _next_epoch(self, troubles: list[BaseException]) -> str:
+        """Begin one where that helps. Returns why nothing may be done, empty when it did."""
+        said = "; ".join(dict.fromkeys(str(trouble) for trouble in troubles))
+        for trouble in troubles:
+            if isinstance(trouble, EpochOver):
+                return self._epochs.begin(trouble)
+            if isinstance(trouble, Damaged):
+                return self._epochs.begin(EpochOver("salvaged", said))
+        return said
 
     async def _say_open(self, epoch: str) -> None:
         """At once at the first start; later when it has stayed open, so that one that fails at once is not praised."""

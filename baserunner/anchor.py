@@ -1,8 +1,8 @@
 """The anchor: how far the journal had come, held outside the data directory, where the host offers a place.
 
 A journal that lost its tail looks whole: nothing in it is wrong. What was shipped, Cloudly knows; for the rest there is
-this file. It holds the epoch and the durable head of each lane, is written now and then, and may lag behind: a journal
-that ends before it, or is of another life, has lost facts (a restored copy, a disk that lied).
+this file. It holds the epoch and the durable head of each lane, and may lag: a journal that ends before it, or is
+of another life, has lost facts (a restored copy, a disk that lied, a disk that was replaced).
 """
 
 from __future__ import annotations
@@ -14,48 +14,50 @@ from pathlib import Path
 
 from baserunner.logs import Changes
 from baserunner.problems import EpochOver
-from interfaces.world import World
 from journal.facts import Head, Lane
 from journal.journal import Journal
 
 log = logging.getLogger(__name__)
 
 FILE = "baseos-journal-anchor.json"
-HOLD_EVERY_S = 60.0
 
 
 class Anchor:
     """`directory`: None where the host offers no place; then it holds nothing and finds nothing."""
 
-    def __init__(self, directory: Path | None, world: World) -> None:
+    def __init__(self, directory: Path | None) -> None:
         self._path = None if directory is None else directory / FILE
-        self._world = world
-        self._held_at: float | None = None
+        self._held = ""
         self._trouble = Changes()
 
     def check(self, journal: Journal) -> None:
-        """Raises EpochOver when the journal is behind what was held; else holds where it is now."""
-        held = self._read()
-        if held is not None:
-            _judge(journal, *held)
-        self.hold(journal, now=True)
+        """Raises EpochOver when the journal is behind what was held; else holds where it is now.
 
-    def hold(self, journal: Journal, *, now: bool = False) -> None:
-        """Write where the journal is, at most once a minute unless `now`. A place that fails is said once."""
-        at = self._world.monotonic()
-        due = now or self._held_at is None or at - self._held_at >= HOLD_EVERY_S
-        if self._path is None or not due:
+        A new journal on a device that had another says so in its first fact.
+        """
+        held = self._read()
+        if held is not None and journal.newest_n() == 0 and held[0] != journal.epoch:
+            journal.append("epoch/1", "epoch-began", "", "", _after_a_lost_disk(*held))
+        elif held is not None:
+            _judge(journal, *held)
+        self.hold(journal)
+
+    def hold(self, journal: Journal) -> None:
+        """Write where the journal is. A place that fails is said once."""
+        if self._path is None:
             return
-        self._held_at = at
         heads = {lane.value: journal.durable_head(lane) for lane in Lane}
         told = {lane: {"seq": head.seq, "hash": head.hash.hex()} for lane, head in heads.items()}
         text = json.dumps({"epoch": journal.epoch, "lanes": told})
+        if text == self._held:
+            return
         try:
             _replace(self._path, text.encode())
         except OSError as error:
             why = f"the anchor {self._path} cannot be written: {error.strerror}"
             self._trouble.tell(logging.WARNING, log, why)
         else:
+            self._held = text
             self._trouble.tell(logging.INFO, log, "")
 
     def _read(self) -> tuple[str, dict[Lane, Head]] | None:
@@ -78,8 +80,9 @@ class Anchor:
 
 
 def _judge(journal: Journal, epoch: str, held: dict[Lane, Head]) -> None:
+    known = {lane.value: head.seq for lane, head in held.items()}
     if epoch != journal.epoch:
-        if journal.newest_n() == 0 or _began_after(journal, epoch):
+        if _began_after(journal, epoch):
             return
         seen = f"the anchor holds epoch {epoch}, this journal is of {journal.epoch}"
         raise EpochOver("tail-lost", f"{seen}: it is an old copy")
@@ -87,9 +90,10 @@ def _judge(journal: Journal, epoch: str, held: dict[Lane, Head]) -> None:
         head = journal.head(lane)
         if head.seq < then.seq:
             seen = f"the {lane} lane ends at {head.seq}, and had come to {then.seq}"
-            raise EpochOver("tail-lost", f"{seen} by the anchor: its tail was lost")
-        if then.seq > journal.base(lane).seq and _hash_at(journal, lane, then.seq) != then.hash:
-            raise EpochOver("forked", f"{lane} {then.seq} is not the fact that the anchor holds")
+            raise EpochOver("tail-lost", f"{seen} by the anchor: its tail was lost", known)
+        if journal.hash_at(lane, then.seq) not in {None, then.hash}:
+            said = f"{lane} {then.seq} is not the fact that the anchor holds"
+            raise EpochOver("forked", said, known)
 
 
 def _began_after(journal: Journal, epoch: str) -> bool:
@@ -98,8 +102,23 @@ def _began_after(journal: Journal, epoch: str) -> bool:
     return bool(first) and first[0].values.get("from") == epoch
 
 
-def _hash_at(journal: Journal, lane: Lane, seq: int) -> bytes:
-    return journal.facts(lane=lane, after=seq - 1, limit=1)[0].hash
+def _after_a_lost_disk(epoch: str, held: dict[Lane, Head]) -> dict[str, object]:
+    lanes = {
+        lane.value: {
+            "head": head.seq,
+            "hash": head.hash.hex(),
+            "acked": 0,
+            "verified": 0,
+            "carried": None,
+            "lost": [[1, head.seq]] if head.seq else [],
+        }
+        for lane, head in held.items()
+    }
+    problem = "the anchor outside the data directory knows an epoch, and the journal is new"
+    carried = {lane.value: 0 for lane in Lane}
+    return {
+        "why": "disk", "from": epoch, "problem": problem, "kept_in": "", "lanes": lanes, "carried": carried,
+    }  # fmt: skip
 
 
 def _replace(path: Path, content: bytes) -> None:

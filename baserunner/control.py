@@ -9,7 +9,6 @@ import anyio
 from pydantic import SecretStr
 
 from baserunner import __version__, orders
-from baserunner.anchor import Anchor
 from baserunner.drive import Alarm, Driver
 from baserunner.enrollment import machine as enrollment
 from baserunner.enrollment.steps import EnrollmentSteps
@@ -33,13 +32,10 @@ log = logging.getLogger(__name__)
 class Control:
     """`wait_for_beat` lets an order wait for what came of the next heartbeat."""
 
-    def __init__(
-        self, shared: Shared, shipping: Shipping, updates: Updates, anchor: Anchor
-    ) -> None:
+    def __init__(self, shared: Shared, shipping: Shipping, updates: Updates) -> None:
         self._shared = shared
         self._shipping = shipping
         self._updates = updates
-        self._anchor = anchor
         self._beats: HeartbeatSteps | None = None
         self._rejection: Fact | None = None
         self._beat_alarm = Alarm()
@@ -185,6 +181,7 @@ class Control:
             min_s=shared.settings.heartbeat_min_s,
         )
         shared.ship_alarm.ring()
+        shared.update_alarm.ring()
         driver = Driver(
             world=near.world, retry_s=5.0, recorded=self._beat_recorded, points=near.points
         )
@@ -194,6 +191,7 @@ class Control:
         shared.desired = None  # what it wanted of a node that it no longer knows is not begun
 
     def _beat_recorded(self, run: Stream[heartbeat.Heartbeat]) -> None:
+        self._shared.hold()
         answer = self._beats.answer if self._beats else None
         if run.state != "sending":
             self._beat_reason = run.believed.reason
@@ -204,7 +202,6 @@ class Control:
         shared.near.clock.told(answer.server_time_ms)
         shared.seen.skew_s = (answer.server_time_ms - now_ms(shared.near.world)) / 1000
         shared.seen.observed_generation = answer.desired.generation
-        self._anchor.hold(shared.journal)
         self._shipping.heard(answer)
         if answer.desired != shared.desired:
             shared.desired = answer.desired

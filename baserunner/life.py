@@ -25,10 +25,11 @@ from journal.journal import Journal
 class Life:
     def __init__(self, settings: Settings, journal: Journal, near: Neighbours) -> None:
         self._shared = Shared(settings, journal, near)
-        self._anchor = Anchor(settings.anchor_dir, near.world)
+        self._anchor = Anchor(settings.anchor_dir)
+        self._shared.hold = lambda: self._anchor.hold(journal)
         self._shipping = Shipping(self._shared)
-        self._updates = Updates(self._shared, self._shipping)
-        self._control = Control(self._shared, self._shipping, self._updates, self._anchor)
+        self._updates = Updates(self._shared)
+        self._control = Control(self._shared, self._shipping, self._updates)
         self._desk = Desk(self._shared, self._control, self._updates)
 
     @property
@@ -58,7 +59,7 @@ class Life:
                 tasks.start_soon(self._desk.run, tasks)
         finally:
             control.end_runs_if_possible("stopped")
-            self._anchor.hold(self._shared.journal, now=True)
+            self._shared.hold()
 
     async def enroll(self, *, stop_when_refused: bool = False) -> Identity | None:
         """Enroll only, without a task beside it: what `baserunner enroll` does where no agent runs."""

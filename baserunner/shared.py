@@ -54,6 +54,8 @@ class Shared:
     """While Cloudly knows this node."""
     want_beat: Callable[[], None] = lambda: None
     """The next heartbeat is due as soon as it may be."""
+    hold: Callable[[], None] = lambda: None
+    """How far the journal has come is held outside the data directory, too."""
 
     def __post_init__(self) -> None:
         self.writer = new_id(self.near.world)
@@ -73,5 +75,6 @@ class Shared:
     def recorded(self, stream: Stream[Any]) -> None:
         """A transition was written: Cloudly gets it soon, and an outcome at once."""
         self.ship_alarm.ring()
+        self.hold()
         if stream.state in OUTCOMES:
             self.want_beat()

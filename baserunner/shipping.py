@@ -2,7 +2,8 @@
 
 Rules:
 - Only what is durable is shipped: a fact that a power cut could take back must not be known to Cloudly.
-- Cloudly owns the cursor. On a gap the device goes back to what Cloudly has; on a fork it stops and says so.
+- Cloudly owns the cursor. On a gap the device goes back to what Cloudly has. Where Cloudly has facts that this journal
+  has not, or others, the journal's tail was lost or a copy of it went on elsewhere: its epoch is over.
 - 413 halves the batch and never drops.
 - An answer after which Cloudly has no more than before is a problem, so that the next try is later and later.
 """
@@ -10,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import SecretStr
 
@@ -18,7 +19,7 @@ from baserunner.heartbeat.steps import NODE_GONE
 from baserunner.logs import Changes
 from baserunner.neighbours.cloudly import Cloudly, OutOfStep
 from baserunner.pace import retry_s
-from baserunner.problems import Malformed, NeighbourProblem, Refused, Unreachable
+from baserunner.problems import EpochOver, Malformed, NeighbourProblem, Refused, Unreachable
 from baserunner.shared import Shared
 from interfaces.heartbeat import HeartbeatAnswer
 from interfaces.journal import (
@@ -56,36 +57,44 @@ class Shipper:
     cloudly: Cloudly
     writer: str
     incarnation: str | None = None
-    stopped: dict[Lane, str] = field(default_factory=dict)
-    """Lanes that are out of step beyond repair, and why."""
     _max_events: int = MAX_BATCH_EVENTS
     _max_bytes: int = MAX_BATCH_BYTES
 
     async def ship(self, node_token: SecretStr) -> float:
-        """Ship all that is durable, both lanes. Returns seconds to leave Cloudly alone. Raises NeighbourProblem."""
+        """Ship all that is durable. Returns seconds to leave Cloudly alone. Raises NeighbourProblem, EpochOver."""
         rest_s = 0.0
         for lane in (Lane.CORE, Lane.LOG):
-            while lane not in self.stopped and self.pending(lane):
+            while self.pending(lane):
                 rest_s = await self._ship_batch(lane, node_token)
                 if rest_s > 0:
                     return rest_s
         return rest_s
 
     def acked(self, ack: Ack) -> None:
-        """Take note of what Cloudly has. A different hash at the same place is a fork: the lane stops."""
+        """Take note of what Cloudly has. Raises EpochOver where it has other facts than this journal, or more."""
         if ack.epoch != self.journal.epoch:
             return
-        lane = Lane(ack.lane.value)
-        if ack.seq > self.journal.head(lane).seq:
-            self._stop(lane, "Cloudly has facts that this journal has not: part of it was lost")
-            return
-        theirs = bytes.fromhex(ack.hash)
+        self.must_be_ours(ack)
+        lane, theirs = Lane(ack.lane.value), bytes.fromhex(ack.hash)
         if self.journal.acked(lane) == (ack.seq, theirs):
             return
         try:
             self.journal.ack(lane, ack.seq, theirs)
         except Fork as fork:
-            self._stop(lane, str(fork))
+            raise EpochOver("forked", str(fork), {lane.value: ack.seq}) from None
+
+    def must_be_ours(self, end: Ack) -> None:
+        """Raises EpochOver when this lane was further, or elsewhere. `end`: what Cloudly has, or heard of."""
+        if end.epoch != self.journal.epoch:
+            return
+        lane, known = Lane(end.lane.value), {end.lane.value: end.seq}
+        head = self.journal.head(lane)
+        if end.seq > head.seq:
+            seen = f"the {lane} lane ends at {head.seq}, and Cloudly knows of {end.seq}"
+            raise EpochOver("tail-lost", f"{seen}: its tail was lost", known)
+        ours = self.journal.hash_at(lane, end.seq)
+        if end.seq > 0 and ours is not None and ours.hex() != end.hash:
+            raise EpochOver("forked", f"{lane} {end.seq} is another fact at Cloudly", known)
 
     def pending(self, lane: Lane) -> bool:
         """Whether this lane has durable facts that Cloudly has not acked."""
@@ -114,7 +123,7 @@ class Shipper:
 
     def _must_have_moved(self, lane: Lane, before: tuple[int, bytes]) -> None:
         """Raises Malformed when an answer has left everything as it was: asking again at once would go on for ever."""
-        if lane not in self.stopped and self.journal.acked(lane) == before:
+        if self.journal.acked(lane) == before:
             raise Malformed(
                 f"Cloudly answered, and still has the {lane} lane up to {before[0]} only"
             )
@@ -143,17 +152,12 @@ class Shipper:
 
     def _step_back(self, lane: Lane, out_of_step: OutOfStep) -> None:
         ack = out_of_step.ack
-        if out_of_step.code == "gap" and ack is not None:
-            log.info("%s lane: going on after %d, which is what Cloudly has", lane, ack.seq)
-            self.acked(ack)
-            return
-        self._stop(lane, str(out_of_step))
-
-    def _stop(self, lane: Lane, why: str) -> None:
-        if lane in self.stopped:
-            return
-        log.error("%s lane is out of step with Cloudly and is no longer shipped: %s", lane, why)
-        self.stopped[lane] = why
+        if ack is None or out_of_step.code == "fenced":
+            raise out_of_step
+        self.acked(ack)
+        if out_of_step.code == "fork":
+            raise EpochOver("forked", str(out_of_step), {lane.value: ack.seq})
+        log.info("%s lane: going on after %d, which is what Cloudly has", lane, ack.seq)
 
 
 class Shipping:
@@ -168,19 +172,15 @@ class Shipping:
     @property
     def troubles(self) -> tuple[str, ...]:
         """Why Cloudly does not get the journal, in words."""
-        lanes = tuple(f"{lane} lane: {why}" for lane, why in self._shipper.stopped.items())
-        return (*lanes, self._not_shipped) if self._not_shipped else lanes
-
-    @property
-    def why_not_admit(self) -> str:
-        """An update whose story could not be told is not begun."""
-        return self._shipper.stopped.get(Lane.CORE, "")
+        return (self._not_shipped,) if self._not_shipped else ()
 
     def pending(self, lane: Lane) -> bool:
         return self._shipper.pending(lane)
 
     def heard(self, answer: HeartbeatAnswer) -> None:
-        """What Cloudly says of our journal in a heartbeat's answer."""
+        """What Cloudly says of our journal in a heartbeat's answer. Raises EpochOver."""
+        for end in answer.heard:
+            self._shipper.must_be_ours(end)
         for ack in answer.acks:
             self._shipper.acked(ack)
 

@@ -9,7 +9,6 @@ from baserunner.app_update.steps import AppUpdateSteps, offer
 from baserunner.logs import Changes
 from baserunner.problems import LockProblem
 from baserunner.shared import Shared
-from baserunner.shipping import Shipping
 from journal.problems import Malformed, Parked
 from journal.recall import Stream, recall
 
@@ -24,9 +23,8 @@ PROGRESS_STEP_PERCENT = 10
 
 
 class Updates:
-    def __init__(self, shared: Shared, shipping: Shipping) -> None:
+    def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._shipping = shipping
         self._attempted: set[str] = set()
         self._parked = ""
         self._unfit: dict[str, str] = {}
@@ -95,7 +93,7 @@ class Updates:
             lock=shared.near.lock,
             world=shared.near.world,
             desired=lambda: shared.desired,
-            why_not_admit=lambda: self._shipping.why_not_admit,
+            why_not=self._why_not,
             progressed=self._progressed,
             poll_s=shared.settings.supervisor_poll_s,
             found=found,
@@ -113,6 +111,14 @@ class Updates:
             self._attempted |= _deployments(self.current)
             self.progress_percent = None
             shared.want_beat()
+
+    def _why_not(self) -> str:
+        """A node that Cloudly does not know, or that another device speaks for, does nothing to its device."""
+        return (
+            ""
+            if self._shared.node_token
+            else "this node is not enrolled: see `baserunner why enrollment`"
+        )
 
     def _open_update(self) -> Stream[app_update.AppUpdate] | None:
         for info in self._shared.journal.open_streams():

@@ -182,7 +182,7 @@ class Journal(Reading):
         if seq > head.seq:
             seen = f"Cloudly is ahead: our {lane} ends at {head.seq}"
             raise Fork(tried, seen, "our tail was lost: start a new epoch")
-        ours = self._hash_at(lane, seq)
+        ours = self.hash_at(lane, seq)
         if seq > 0 and ours is not None and ours != hash:
             raise Fork(
                 tried,

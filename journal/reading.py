@@ -125,7 +125,7 @@ class Reading:
 
     def prev_hash(self, lane: Lane, seq: int) -> bytes:
         """The hash before fact `seq`."""
-        found = self._hash_at(lane, seq - 1)
+        found = self.hash_at(lane, seq - 1)
         if found is None:
             seen = f"fact {seq - 1} is not there"
             raise Damaged(f"read {lane} before {seq}", seen, "ask from `oldest` on")
@@ -204,7 +204,8 @@ class Reading:
                 high = middle - 1
         return low
 
-    def _hash_at(self, lane: Lane, seq: int) -> bytes | None:
+    def hash_at(self, lane: Lane, seq: int) -> bytes | None:
+        """None where the fact is not here (any more, or yet)."""
         rows = self._rows(_AT[lane], (seq,))
         if rows:
             return bytes(rows[0][0])

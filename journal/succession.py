@@ -24,7 +24,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,12 +77,14 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     why: str,
     problem: str,
     wanted: Callable[[StreamInfo], bool],
+    known: Mapping[str, int] | None = None,
     points: Points = _no_points,
 ) -> Succession:
     """The journal must be closed in this process. Raises AlreadyRunning, NotWritable, NoSpace; Damaged, FromTheFuture.
 
     `wanted` is asked of the streams that have ended: which will be read again. The open ones are carried in any case.
-    `why` is salvaged, tail-lost, forked or fenced, `problem` a sentence. `points` hears every step (`finish`), and
+    `why` is salvaged, tail-lost, forked or fenced, `problem` a sentence, `known` how far each lane had come by what is
+    known elsewhere. `points` hears every step (`finish`), and
     before them `built` and `decided`.
     """
     from journal.salvage import salvage
@@ -98,6 +100,7 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
             "why": why,
             "from": found.epoch,
             "problem": problem[:2_000],
+            "known": dict(known or {}),
             "kept_in": decision["kept_in"],
             "removed": [folder.name for folder in _too_many(directory, coming=True)],
         }

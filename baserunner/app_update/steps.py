@@ -49,7 +49,7 @@ class AppUpdateSteps:
         lock: UpdateLock,
         world: World,
         desired: Callable[[], DesiredState | None],
-        why_not_admit: Callable[[], str],
+        why_not: Callable[[], str],
         progressed: Callable[[str, int], None],
         poll_s: float,
         found: Attempt | None,
@@ -60,7 +60,7 @@ class AppUpdateSteps:
         self._lock = lock
         self._world = world
         self._desired = desired
-        self._why_not_admit = why_not_admit
+        self._why_not = why_not
         self._progressed = progressed
         self._poll_s = poll_s
         self._run_started = world.monotonic()
@@ -87,7 +87,7 @@ class AppUpdateSteps:
     async def offered(self, attempt: Attempt) -> Outcome:
         if self._superseded(attempt):
             return self._give_way(attempt)
-        if why_not := self._why_not_admit():
+        if why_not := self._why_not():
             return Later(60.0, why_not)
         if self._supervisor is None:
             return Later(
@@ -142,6 +142,8 @@ class AppUpdateSteps:
             return self._give_way(attempt)
         if not is_staged(state, attempt.believed.target):
             return self._happened(attempt, "staging-lost", reason="an image is no longer there")
+        if why_not := self._why_not():
+            return Later(60.0, why_not)
         if self._lock.exists() and not self._lock.is_ours():
             return Later(self._poll_s, "someone else holds the update lock in our lock directory")
         return self._happened(attempt, "apply-requested")

@@ -18,7 +18,7 @@ from journal.recall import Stream
 Attempt = Stream[Heartbeat]
 Outcome = Happened | Later
 
-NODE_GONE = frozenset({"node-unknown", "node-revoked"})
+NODE_GONE = frozenset({"node-unknown", "node-revoked", "fenced"})
 """Refusals after which only a new join token helps."""
 
 

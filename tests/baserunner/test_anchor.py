@@ -11,7 +11,6 @@ import pytest
 from baserunner.anchor import FILE, Anchor
 from baserunner.problems import EpochOver
 from journal.facts import Lane
-from simulators.world import SimWorld
 from tests.journal.given import beat, open_at, write_story
 
 OTHER = "ffeeddccbbaa99887766554433221100"
@@ -20,7 +19,7 @@ OTHER = "ffeeddccbbaa99887766554433221100"
 @pytest.fixture
 def anchor(tmp_path: Path) -> Anchor:
     (tmp_path / "outside").mkdir()
-    return Anchor(tmp_path / "outside", SimWorld("anchor"))
+    return Anchor(tmp_path / "outside")
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def test_a_restored_copy_of_the_journal_has_lost_its_tail(anchor: Anchor, place:
     shutil.copytree(place, place.parent / "backup")
     with open_at(place) as journal:
         write_story(journal, attempt=2)
-        anchor.hold(journal, now=True)
+        anchor.hold(journal)
 
     with open_at(place.parent / "backup") as restored, pytest.raises(EpochOver) as over:
         anchor.check(restored)
@@ -50,7 +49,7 @@ def test_a_journal_that_went_another_way_is_forked(anchor: Anchor, place: Path) 
     shutil.copytree(place, place.parent / "backup")
     with open_at(place) as journal:
         write_story(journal, attempt=2)
-        anchor.hold(journal, now=True)
+        anchor.hold(journal)
 
     with open_at(place.parent / "backup") as restored:
         write_story(restored, attempt=3)
@@ -65,7 +64,7 @@ def test_another_epoch_is_an_old_copy_unless_it_says_that_it_follows(
 ) -> None:
     with open_at(place) as journal:
         write_story(journal)
-        anchor.hold(journal, now=True)
+        anchor.hold(journal)
     (place.parent / "a").mkdir()
     (place.parent / "b").mkdir()
 
@@ -82,7 +81,7 @@ def test_facts_that_a_power_cut_may_take_are_not_held(anchor: Anchor, place: Pat
     with open_at(place) as journal:
         write_story(journal)
         beat(journal, 5)
-        anchor.hold(journal, now=True)
+        anchor.hold(journal)
 
         held = json.loads((place.parent / "outside" / FILE).read_text())
 
@@ -104,21 +103,38 @@ def test_an_anchor_that_says_nothing_stops_nothing(
 
 
 def test_without_a_place_there_is_no_anchor(place: Path) -> None:
-    nowhere = Anchor(None, SimWorld("nowhere"))
+    nowhere = Anchor(None)
 
     with open_at(place) as journal:
         write_story(journal)
         nowhere.check(journal)
-        nowhere.hold(journal, now=True)
+        nowhere.hold(journal)
 
 
 def test_a_place_that_cannot_be_written_is_said_and_stops_nothing(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gone = Anchor(place / "no such folder", SimWorld("gone"))
+    gone = Anchor(place / "no such folder")
 
     with open_at(place) as journal:
         gone.check(journal)
-        gone.hold(journal, now=True)
+        gone.hold(journal)
 
     assert caplog.text.count("cannot be written") == 1
+
+
+def test_a_new_journal_on_a_device_that_had_another_says_so_first(
+    anchor: Anchor, place: Path
+) -> None:
+    with open_at(place) as journal:
+        write_story(journal)
+        anchor.hold(journal)
+    (place.parent / "new disk").mkdir()
+
+    with open_at(place.parent / "new disk", epoch=OTHER) as fresh:
+        anchor.check(fresh)
+        first = fresh.facts()[0]
+
+    assert first.kind == "epoch-began"
+    assert first.values["from"] == journal.epoch
+    assert first.values["lanes"]["core"]["lost"] == [[1, 4]]

@@ -274,6 +274,10 @@ class Place:
 
     # -- what can be seen ------------------------------------------------------------------------
 
+    def epoch(self) -> str:
+        with open_reader(self.home) as reader:
+            return reader.epoch
+
     def facts(self, stream: str | None = None) -> list[Fact]:
         with open_reader(self.home) as reader:
             return reader.facts(stream=stream)

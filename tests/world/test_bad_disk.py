@@ -87,33 +87,49 @@ def be_empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (overwrite_the_first_pages, "not a database"),
-        (come_from_the_future, "schema is version 999"),
-        (be_no_database, "not a database"),
-        (be_empty, "journal.db"),
-    ],
-    ids=["corrupt", "from the future", "not a database", "empty"],
-)
-def test_a_journal_that_cannot_be_read_stops_everything_until_it_can(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None], reason: str
+def test_a_journal_from_the_future_stops_everything_until_it_is_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
         async with a_place(tmp_path) as place:
             await something_to_do(place)
             file = place.home / "journal.db"
             shutil.copy(file, tmp_path / "kept")
-            spoil(file)
+            come_from_the_future(file)
             caplog.clear()
 
             place.start_agent()
-            await it_is_degraded(place, caplog, reason)
-            assert reason in " ".join(place.status().problems)
+            await it_is_degraded(place, caplog, "schema is version 999")
+            assert "schema is version 999" in " ".join(place.status().problems)
 
             shutil.copy(tmp_path / "kept", file)
             await it_is_well_again(place)
+
+    run_virtual(story)
+
+
+@pytest.mark.parametrize("spoil", [overwrite_the_first_pages, be_no_database, be_empty])
+def test_a_broken_journal_is_kept_aside_and_life_goes_on_in_a_new_epoch(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    async def story() -> None:
+        async with a_place(tmp_path) as place:
+            await something_to_do(place)
+            before = place.epoch()
+            spoil(place.home / "journal.db")
+            broken = (place.home / "journal.db").read_bytes()
+
+            place.start_agent()
+            await place.until(lambda: place.deployment_states()[-1] == "succeeded")
+            await place.until(lambda: place.node().state == "online")
+
+            first = place.facts()[0]
+            kept = place.home / "kept" / first.values["kept_in"].rpartition("/")[2] / "journal.db"
+            assert (first.kind, first.values["why"]) == ("epoch-began", "salvaged")
+            assert kept.read_bytes() == broken
+            assert place.epoch() != before
+            assert place.core_at_cloudly() == place.core_on_device()
+            assert place.status().healthy
 
     run_virtual(story)
 

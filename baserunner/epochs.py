@@ -1,0 +1,80 @@
+"""When a journal can no longer be continued, the next epoch begins: what is known goes on, what is not is told.
+
+A new epoch costs flash and makes a chapter that people read. Who says again and again that this journal is not the one
+(a broken proxy, a Cloudly that is not ours) gets a few, and then waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from baserunner.problems import EpochOver
+from baserunner.settings import Settings
+from baserunner.shared import Neighbours
+from baserunner.updates import REMEMBERED_ATTEMPTS
+from interfaces.world import new_id
+from journal.facts import StreamInfo, split_name
+from journal.problems import JournalProblem
+from journal.reader import open_reader
+from journal.succession import begin_epoch
+
+log = logging.getLogger(__name__)
+
+MOST, WITHIN_S = 5, 3600.0
+
+
+class Epochs:
+    def __init__(self, settings: Settings, near: Neighbours) -> None:
+        self._settings = settings
+        self._near = near
+        self._begun: deque[float] = deque(maxlen=MOST)
+
+    def begin(self, over: EpochOver) -> str:
+        """Begin the next epoch; the journal is closed. Returns why that was not possible, empty when it was."""
+        now = self._near.world.monotonic()
+        if len(self._begun) == MOST and now - self._begun[0] < WITHIN_S:
+            return (
+                f"{over}; and {MOST} epochs began within the last hour, so no other one begins yet"
+            )
+        try:
+            began = begin_epoch(
+                self._settings.home,
+                stamp=self._near.clock.stamp,
+                new_epoch=lambda: new_id(self._near.world),
+                why=over.why,
+                problem=str(over),
+                wanted=self._still_needed(),
+                known=over.known,
+            )
+        except JournalProblem as problem:
+            return f"{over}; and a new epoch could not begin: {problem}"
+        self._begun.append(now)
+        log.warning(
+            "epoch %s began after %s (%s): %d facts carried over, %d kept as evidence, %d lost, old files in %s",
+            began.epoch, began.old_epoch or "an unreadable one", over, began.carried, began.evidence, began.lost,
+            began.kept_in,
+        )  # fmt: skip
+        return ""
+
+    def _still_needed(self) -> Callable[[StreamInfo], bool]:
+        """The latest enrollment, and the attempts that must not be made again. Where nobody can say: all of them."""
+        floors = {"enrollment": 0, "app-update": 0}
+        try:
+            with open_reader(self._settings.home) as reader:
+                for machine, kept in (("enrollment", 1), ("app-update", REMEMBERED_ATTEMPTS)):
+                    infos = reader.streams(machine)
+                    floors[machine] = _attempt(infos[-kept:][0]) if infos else 0
+        except JournalProblem:
+            pass
+
+        def wanted(info: StreamInfo) -> bool:
+            machine = info.name.partition("/")[0]
+            return machine in floors and _attempt(info) >= floors[machine]
+
+        return wanted
+
+
+def _attempt(info: StreamInfo) -> int:
+    return split_name(info.name)[1]
