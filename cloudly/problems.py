@@ -31,7 +31,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "node-mismatch":     (403, "The credential is another node's."),
     "gap":               (409, "Facts are missing before this batch."),
     "fork":              (409, "This journal is not the one that Cloudly has."),
-    "fenced":            (409, "A newer epoch of this node's journal has begun."),
+    "fenced":            (409, "Another device, or a newer journal, speaks as this node now."),
     "too-large":         (413, "The body is too large."),
     "malformed":         (422, "The request cannot be understood."),
     "busy":              (503, "Cloudly cannot take this now."),

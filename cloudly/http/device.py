@@ -14,15 +14,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cloudly.batch import decode, malformed
 from cloudly.http.answers import json_answer
 from cloudly.http.body import read_body
-from cloudly.ingest import decode, malformed
+from cloudly.ingest import Heard
 from cloudly.problems import Refused
 from cloudly.settings import Settings
+from cloudly.store.heads import Heads
 from cloudly.store.joining import Ask
 from cloudly.store.nodes import Beat, Caller, stable_hash
 from cloudly.store.store import Store
+from cloudly.store.voices import uptime_ms
 from cloudly.tokens import bearer, fingerprint, new_nonce
+from cloudly.voices import Voice
 from interfaces.enrollment import RegisterAnswer, RegisterRequest
 from interfaces.heartbeat import HeartbeatAnswer, HeartbeatRequest
 from interfaces.journal import JournalAnswer
@@ -94,13 +98,18 @@ class DeviceApi:
         if beat.node_id != caller.node_id:
             raise Refused("node-mismatch")
         at_ms = now_ms(self._world)
-        caller = await self._store.beat(_beat(caller, beat, at_ms))
+        heads = _heads(beat)
+        caller = await self._store.beat(_beat(caller, beat, heads, at_ms))
+        acks, heard = (
+            ((), ()) if beat.epoch is None else self._store.known_of(caller.node, beat.epoch, heads)
+        )
         answer = HeartbeatAnswer(
             incarnation=self._store.incarnation,
             server_time_ms=at_ms,
             desired=self._store.desired(caller),
             heartbeat_every_s=self._settings.heartbeat_every_s,
-            acks=() if beat.epoch is None else self._store.acks(caller.node, beat.epoch),
+            acks=acks,
+            heard=heard,
         )
         return json_answer(answer)
 
@@ -148,13 +157,41 @@ def parse(model: type[M], body: bytes) -> M:
         raise malformed(problem) from None
 
 
-def _beat(caller: Caller, beat: HeartbeatRequest, at_ms: int) -> Beat:
+def _beat(caller: Caller, beat: HeartbeatRequest, heads: Heads | None, at_ms: int) -> Beat:
     stable = beat.reported.model_dump_json(exclude=VOLATILE)
     return Beat(
         caller=caller,
+        voice=_voice(beat, heads),
+        heads=heads,
         at_ms=at_ms,
         agent_version=beat.agent_version,
         observed_generation=beat.reported.observed_generation,
         stable_hash=stable_hash(beat.agent_version, stable.encode()),
         reported=beat.reported.model_dump_json(),
+    )
+
+
+def _heads(beat: HeartbeatRequest) -> Heads | None:
+    """The head of each lane of the epoch that it speaks of."""
+    if beat.epoch is None:
+        return None
+    told = {
+        head.lane.value: Heard(head.seq, bytes.fromhex(head.hash), beat.writer)
+        for head in beat.reported.journal
+        if head.epoch == beat.epoch and head.seq
+    }
+    return Heads(beat.epoch, told)
+
+
+def _voice(beat: HeartbeatRequest, heads: Heads | None) -> Voice | None:
+    if beat.epoch is None or heads is None:
+        return None
+    reported = beat.reported
+    return Voice(
+        beat.epoch,
+        beat.writer,
+        {lane: head.seq for lane, head in heads.lanes.items()},
+        reported.boot_id,
+        uptime_ms({"uptime_s": reported.uptime_s}),
+        reported.addresses,
     )

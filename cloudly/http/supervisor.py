@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from cloudly.balena import etag, matches, target_state
+from cloudly.batch import malformed
 from cloudly.http.body import read_body
 from cloudly.http.device import MAX_HEARTBEAT, join_token_of, parse
-from cloudly.ingest import malformed
 from cloudly.problems import Refused
 from cloudly.settings import Settings
 from cloudly.store.joining import DeviceAsk

@@ -7,9 +7,9 @@ from enum import StrEnum
 from sqlite3 import Connection, Row
 
 from cloudly.enrollment import Admission, Credential, JoinToken, Standing, Use, admit, may_repeat
+from cloudly.epochs import ENROLLED
 from cloudly.problems import Refused
-from cloudly.store import wanted
-from cloudly.store.nodes import begin_epoch
+from cloudly.store import epochs, voices, wanted
 from cloudly.tokens import derive_node_token, fingerprint
 
 
@@ -94,12 +94,26 @@ def enroll(db: Connection, ask: Ask) -> Enrolled:
     else:
         _describe(db, node, ask)
         credential = _new_credential(db, node, presented, ask)
-    begin_epoch(db, node, ask.epoch, now_ms=ask.now_ms, deployment=ask.deployment)
+        voices.settle(db, node)
+    _begin_epoch(db, node, ask)
     return Enrolled(
         node_id=ask.node_id,
         node_token=derive_node_token(ask.secret, node_id=ask.node_id, nonce=credential.nonce),
         generation=credential.generation,
     )
+
+
+def _begin_epoch(db: Connection, node: int, ask: Ask) -> None:
+    """The epoch it asks with is the node's newest. A new one is a reflash: its release is ordered again."""
+    newest = epochs.newest(db, node)
+    known = epochs.number_of(db, node, ask.epoch)
+    if known is not None:
+        if known < newest:
+            raise Refused("fenced")
+        return
+    epochs.begin(db, node, ask.epoch, now_ms=ask.now_ms, why=ENROLLED)
+    if newest:
+        wanted.order_again(db, node, deployment=ask.deployment, now_ms=ask.now_ms)
 
 
 def register_device(db: Connection, ask: DeviceAsk) -> int:

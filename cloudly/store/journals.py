@@ -12,13 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from sqlite3 import Connection
 
+from cloudly import chunks
+from cloudly.batch import Batch, Shipped
 from cloudly.deployments import MACHINE
-from cloudly.ingest import Batch, Cursor, Shipped, Verdict, judge
+from cloudly.epochs import began
+from cloudly.ingest import Heard, Verdict, judge
 from cloudly.problems import Refused
-from cloudly.store import outcomes
-from cloudly.store.nodes import begin_epoch
+from cloudly.store import epochs, heads, outcomes, voices
+from cloudly.store.heads import Heads
+from cloudly.voices import Standing, Voice
 from interfaces.journal import Ack, JournalEvent, Lane
-from journal.chain import genesis
 
 KEPT_TRANSITIONS = (
     200  # per node: what a page shows and a person scrolls; the journal itself keeps all
@@ -45,58 +48,48 @@ class Place:
     now_ms: int
 
 
-def ingest(
-    db: Connection, node: int, batch: Batch, *, now_ms: int, new_id: Callable[[], str]
-) -> Ack:
-    """Store what is new of a batch. Raises Refused (gap, fork, fenced) with what Cloudly has."""
-    epoch_n = _epoch(db, node, batch, now_ms)
+def ingest(  # noqa: PLR0913 - whose batch, what was known, and what chance and time it gets
+    db: Connection,
+    node: int,
+    batch: Batch,
+    *,
+    last: voices.Last,
+    now_ms: int,
+    new_id: Callable[[], str],
+) -> Ack | Refused:
+    """Store what is new of a batch. Raises Refused (gap, fork) with what Cloudly has.
+
+    A refusal that leaves a trace (fenced) is returned: what is raised is undone.
+    """
+    voice = Voice(batch.epoch, batch.writer, {batch.lane: batch.head_seq})
+    standing, epoch_n = voices.hear(db, node, voice, now_ms=now_ms, last=last)
+    position = heads.positions(db, node, batch.epoch)[batch.lane]
+    held = heads.ack(batch.epoch, batch.lane, position.ack)
+    if standing is Standing.FENCED:
+        return Refused("fenced", ack=held)
     place = Place(node, epoch_n, batch.lane, now_ms)
-    cursor = _cursor(db, place, batch.epoch)
     try:
-        verdict = judge(batch, cursor, lambda seq: _hash_at(db, place, seq))
+        verdict = judge(
+            batch, position.ack, lambda seq: _hash_at(db, place, seq), position.unreached
+        )
     except Refused as refused:
         problem = refused.problem
-        raise Refused(
-            problem.code, problem.detail, ack=_ack(batch.epoch, batch.lane, cursor)
-        ) from None
+        raise Refused(problem.code, problem.detail, ack=held) from None
+    _note_head(db, place, batch)
+    if verdict.cursor != position.ack:
+        _store(db, place, verdict)
     if verdict.fresh:
-        _store(db, place, batch, verdict)
         _project(db, place, verdict.fresh, new_id)
-    return _ack(batch.epoch, batch.lane, verdict.cursor)
+        note = began(batch) if verdict.fresh[0].seq == 1 else None
+        if note is not None:
+            epochs.began(db, node, epoch_n, note, now_ms=now_ms)
+    return heads.ack(batch.epoch, batch.lane, verdict.cursor)
 
 
-def acks(db: Connection, node: int, epoch: str) -> tuple[Ack, ...]:
-    """What Cloudly has of each lane of an epoch, known or not."""
-    rows = db.execute(
-        "SELECT l.lane, l.ack_seq, l.ack_hash FROM epoch e JOIN lane l ON l.node=e.node AND l.epoch_n=e.n"
-        " WHERE e.node=? AND e.epoch=?",
-        (node, epoch),
-    ).fetchall()
-    have = {row[0]: Cursor(row[1], row[2]) for row in rows}
-    return tuple(
-        _ack(epoch, lane.value, have.get(lane.value) or Cursor(0, genesis(epoch, lane.value)))
-        for lane in Lane
-    )
-
-
-def _ack(epoch: str, lane: str, cursor: Cursor) -> Ack:
-    return Ack(epoch=epoch, lane=Lane(lane), seq=cursor.seq, hash=cursor.hash.hex())
-
-
-def _epoch(db: Connection, node: int, batch: Batch, now_ms: int) -> int:
-    try:
-        return begin_epoch(db, node, batch.epoch, now_ms=now_ms)
-    except Refused as refused:
-        held = next(ack for ack in acks(db, node, batch.epoch) if ack.lane == batch.lane)
-        raise Refused(refused.problem.code, refused.problem.detail, ack=held) from None
-
-
-def _cursor(db: Connection, place: Place, epoch: str) -> Cursor:
-    row = db.execute(
-        "SELECT ack_seq, ack_hash FROM lane WHERE node=? AND epoch_n=? AND lane=?",
-        (place.node, place.epoch_n, place.lane),
-    ).fetchone()
-    return Cursor(0, genesis(epoch, place.lane)) if row is None else Cursor(row[0], row[1])
+def _note_head(db: Connection, place: Place, batch: Batch) -> None:
+    head = Heard(batch.head_seq, batch.head_hash, batch.writer)
+    if head.seq:
+        heads.save(db, place.node, place.epoch_n, Heads(batch.epoch, {place.lane: head}))
 
 
 def _hash_at(db: Connection, place: Place, seq: int) -> bytes | None:
@@ -110,14 +103,29 @@ def _hash_at(db: Connection, place: Place, seq: int) -> bytes | None:
     return bytes.fromhex(json.loads(row[2])[seq - row[0]]["hash"])
 
 
-def _store(db: Connection, place: Place, batch: Batch, verdict: Verdict) -> None:
+def _store(db: Connection, place: Place, verdict: Verdict) -> None:
     key = (place.node, place.epoch_n, place.lane)
-    fresh = verdict.fresh
-    if verdict.gap is not None:
-        db.execute("INSERT INTO lane_gap VALUES(?,?,?,?,?,?)", (*key, *verdict.gap, place.now_ms))
+    epochs.record(db, key, verdict.missing, place.now_ms)
+    if verdict.fresh:
+        _append(db, place, verdict.fresh)
     db.execute(
-        "INSERT INTO journal_chunk(node, epoch_n, lane, first_seq, last_seq, received_at_ms, opaque, events)"
-        " VALUES(?,?,?,?,?,?,?,?)",
+        "UPDATE lane SET ack_seq=?4, ack_hash=?5, prior_seq=CASE WHEN prior_seq>?4 THEN prior_seq END,"
+        " prior_hash=CASE WHEN prior_seq>?4 THEN prior_hash END WHERE node=?1 AND epoch_n=?2 AND lane=?3",
+        (*key, verdict.cursor.seq, verdict.cursor.hash),
+    )
+
+
+def _append(db: Connection, place: Place, fresh: tuple[Shipped, ...]) -> None:
+    key = (place.node, place.epoch_n, place.lane)
+    before = db.execute(
+        "SELECT max(last_n) FROM journal_chunk WHERE id=(SELECT id FROM journal_chunk"
+        " WHERE node=? AND epoch_n=? AND lane=? ORDER BY first_seq DESC LIMIT 1)",
+        key,
+    ).fetchone()[0]
+    n = chunks.places((fact.event and fact.event.n for fact in fresh), before or 0)
+    db.execute(
+        "INSERT INTO journal_chunk(node, epoch_n, lane, first_seq, last_seq, received_at_ms, opaque, events,"
+        " first_n, last_n) VALUES(?,?,?,?,?,?,?,?,?,?)",
         (
             *key,
             fresh[0].seq,
@@ -125,13 +133,9 @@ def _store(db: Connection, place: Place, batch: Batch, verdict: Verdict) -> None
             place.now_ms,
             sum(fact.event is None for fact in fresh),
             "[" + ",".join(fact.text for fact in fresh) + "]",
+            n[0],
+            n[-1],
         ),
-    )
-    db.execute(
-        "INSERT INTO lane(node, epoch_n, lane, ack_seq, ack_hash, head_seq) VALUES(?,?,?,?,?,?)"
-        " ON CONFLICT(node, epoch_n, lane) DO UPDATE SET ack_seq=excluded.ack_seq, ack_hash=excluded.ack_hash,"
-        " head_seq=excluded.head_seq",
-        (*key, verdict.cursor.seq, verdict.cursor.hash, batch.head_seq),
     )
 
 

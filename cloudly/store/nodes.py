@@ -1,4 +1,4 @@
-"""Nodes: who is behind a credential, what its heartbeat leaves, and which epoch its journal is in."""
+"""Nodes: who is behind a credential, and what its heartbeat leaves."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from cloudly.problems import Refused
-from cloudly.store import wanted
+from cloudly.store import heads, voices
+from cloudly.store.heads import Heads
 from cloudly.tokens import fingerprint
+from cloudly.voices import Standing, Voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,9 @@ class Caller:
     stable_hash: bytes | None
     deployment: str | None
     generation: int
+    epoch: str | None
+    writer: str | None
+    """Whose turn it is to speak as this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +34,39 @@ class Beat:
     """What a heartbeat wants written."""
 
     caller: Caller
+    voice: Voice | None
+    """None: its journal cannot be opened, so nobody knows which device it is."""
+    heads: Heads | None
     at_ms: int
     agent_version: str
     observed_generation: int
     stable_hash: bytes
     reported: str
 
+    @property
+    def is_news(self) -> bool:
+        """Whether anything of it is worth a write now."""
+        caller, voice = self.caller, self.voice
+        other = voice is not None and (
+            voice.epoch != caller.epoch or voice.writer not in {None, caller.writer}
+        )
+        return caller.still_open or caller.stable_hash != self.stable_hash or other
+
 
 def authenticate(db: Connection, token_hash: bytes) -> Caller:
     """Whose node token this is. Raises Refused (node-unknown, node-revoked)."""
     row = db.execute(
         "SELECT n.id, n.node_id, n.revoked_at_ms, c.still_open, l.stable_hash, d.deployment,"
-        " coalesce(d.generation, 0)"
+        " coalesce(d.generation, 0), v.epoch, v.writer"
         " FROM credential c JOIN node n ON n.id=c.node LEFT JOIN node_live l ON l.node=c.node"
-        " LEFT JOIN desired d ON d.node=c.node WHERE c.token_hash=?",
+        " LEFT JOIN desired d ON d.node=c.node LEFT JOIN voice v ON v.node=c.node WHERE c.token_hash=?",
         (token_hash,),
     ).fetchone()
     if row is None:
         raise Refused("node-unknown")
     if row[2] is not None:
         raise Refused("node-revoked")
-    return Caller(row[0], row[1], token_hash, bool(row[3]), row[4], row[5], row[6])
+    return Caller(row[0], row[1], token_hash, bool(row[3]), row[4], row[5], row[6], row[7], row[8])
 
 
 def authenticate_device(db: Connection, key: str) -> tuple[int, str]:
@@ -66,15 +83,44 @@ def authenticate_device(db: Connection, key: str) -> tuple[int, str]:
     return int(row[0]), str(row[1])
 
 
-def beat(db: Connection, heartbeat: Beat) -> None:
-    """A heartbeat that changed something, or the first, which closes the enrollment. Raises Refused."""
-    caller = heartbeat.caller
-    closed = db.execute(
-        "UPDATE credential SET still_open=0 WHERE node=? AND token_hash=?",
-        (caller.node, caller.token_hash),
-    )
-    if closed.rowcount == 0:
+def last(db: Connection, node: int) -> voices.Last:
+    """The last heartbeat that was written."""
+    row = db.execute(
+        "SELECT l.last_seen_at_ms, s.reported FROM node_live l JOIN node_status s ON s.node=l.node WHERE l.node=?",
+        (node,),
+    ).fetchone()
+    return voices.Last() if row is None else voices.Last(row[0], row[1])
+
+
+def beat(db: Connection, heartbeat: Beat, *, before: voices.Last | None) -> Standing:
+    """A heartbeat that changed something, or the first, which closes the enrollment. Raises Refused.
+
+    Nothing is taken from one that is fenced or late. `before`: the last one that was taken, if newer than the database.
+    """
+    caller, voice = heartbeat.caller, heartbeat.voice
+    _still_valid(db, caller)
+    if voice is not None:
+        latest = before or last(db, caller.node)
+        heard, number = voices.hear(db, caller.node, voice, now_ms=heartbeat.at_ms, last=latest)
+        if heard in {Standing.FENCED, Standing.LATE}:
+            return heard
+        if heartbeat.heads is not None:
+            heads.save(db, caller.node, number, heartbeat.heads)
+    _take(db, heartbeat)
+    return Standing.PRESENT
+
+
+def _still_valid(db: Connection, caller: Caller) -> None:
+    row = db.execute(
+        "SELECT 1 FROM credential WHERE node=? AND token_hash=?", (caller.node, caller.token_hash)
+    ).fetchone()
+    if row is None:
         raise Refused("node-unknown")  # replaced since it was looked up
+
+
+def _take(db: Connection, heartbeat: Beat) -> None:
+    caller = heartbeat.caller
+    db.execute("UPDATE credential SET still_open=0 WHERE node=? AND still_open", (caller.node,))
     db.execute(
         "UPDATE node SET agent_version=?2 WHERE id=?1 AND agent_version<>?2",
         (caller.node, heartbeat.agent_version),
@@ -106,28 +152,6 @@ def save_presence(db: Connection, seen: dict[int, tuple[int, str]]) -> None:
 
 def save_device_report(db: Connection, node: int, report: str, at_ms: int) -> None:
     db.execute("UPDATE device SET report=?, report_at_ms=? WHERE node=?", (report, at_ms, node))
-
-
-def begin_epoch(
-    db: Connection, node: int, epoch: str, *, now_ms: int, deployment: str | None = None
-) -> int:
-    """The number of this epoch among the node's; a new one is its current one. Raises Refused (fenced).
-
-    With a `deployment` id the new epoch is a reflash, and the node's release is ordered again.
-    """
-    newest = db.execute("SELECT max(n) FROM epoch WHERE node=?", (node,)).fetchone()[0] or 0
-    known = db.execute("SELECT n FROM epoch WHERE node=? AND epoch=?", (node, epoch)).fetchone()
-    if known is not None:
-        if known[0] < newest:
-            raise Refused("fenced")
-        return int(known[0])
-    db.execute(
-        "INSERT INTO epoch(node, n, epoch, began_at_ms) VALUES(?,?,?,?)",
-        (node, newest + 1, epoch, now_ms),
-    )
-    if newest and deployment is not None:
-        wanted.order_again(db, node, deployment=deployment, now_ms=now_ms)
-    return int(newest + 1)
 
 
 def stable_hash(agent_version: str, stable: bytes) -> bytes:

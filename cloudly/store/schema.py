@@ -30,6 +30,10 @@ def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable)
 
 
+def _added_text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False, server_default="")
+
+
 def _int(name: str, *, nullable: bool = False) -> sa.Column[int]:
     return sa.Column(name, Big, nullable=nullable)
 
@@ -115,6 +119,13 @@ epoch = _table(
     sa.Column("n", Big, primary_key=True),
     _text("epoch"),
     _int("began_at_ms"),
+    _added_text("why"),  # first, enrolled, unannounced, or the device's word
+    _added_text("predecessor"),  # the epoch that it follows, by the device's word
+    _added_text("problem"),
+    _added_text("kept_in"),
+    _int("carried_core", nullable=True),  # up to which seq its facts are copies
+    _int("carried_log", nullable=True),
+    _int("closed_at_ms", nullable=True),
     sa.UniqueConstraint("node", "epoch"),
 )
 lane = _table(
@@ -124,7 +135,11 @@ lane = _table(
     sa.Column("lane", sa.Text, primary_key=True),
     _int("ack_seq"),
     _hash("ack_hash"),
-    _int("head_seq"),
+    _int("head_seq"),  # the furthest head that was ever heard of
+    _hash("head_hash", nullable=True),
+    _text("head_writer", nullable=True),
+    _int("prior_seq", nullable=True),  # what another writer had named before, not reached yet
+    _hash("prior_hash", nullable=True),
 )
 lane_gap = _table(
     "lane_gap",
@@ -134,6 +149,11 @@ lane_gap = _table(
     sa.Column("first_seq", Big, primary_key=True),
     _int("last_seq"),
     _int("at_ms"),
+    sa.Column("why", sa.Text, nullable=False, server_default="unexplained"),
+    sa.Column("kinds", sa.Text, nullable=False, server_default="{}"),
+    _int("since_ms", nullable=True),
+    _int("until_ms", nullable=True),
+    _hash("last_hash", nullable=True),  # of the fact at last_seq: what the next is chained to
 )
 journal_chunk = _table(
     "journal_chunk",
@@ -146,7 +166,38 @@ journal_chunk = _table(
     _int("received_at_ms"),
     _int("opaque"),  # how many of its events could not be decoded
     _text("events"),
+    _int("first_n", nullable=True),  # places among the facts of both lanes, growing within a lane
+    _int("last_n", nullable=True),
     sa.UniqueConstraint("node", "epoch_n", "lane", "first_seq"),
+    sa.Index("ix_journal_chunk_story", "node", "epoch_n", "lane", "first_n"),
+)
+
+# -- who speaks as a node
+voice = _table(
+    "voice",
+    _node(),
+    _int("epoch_n"),
+    _text("epoch"),
+    _text("writer", nullable=True),
+    _int("since_ms"),
+)
+superseded = _table(
+    "superseded",
+    _node(),
+    sa.Column("writer", sa.Text, primary_key=True),
+    _int("at_ms"),
+    _int("seen_at_ms"),
+    _text("boot_id", nullable=True),
+    _int("uptime_ms", nullable=True),
+)
+fence = _table(
+    "fence",
+    _node(),
+    _int("count"),
+    _int("first_at_ms"),
+    _int("last_at_ms"),
+    _int("alarm"),
+    _text("told"),
 )
 
 # -- projections of journals

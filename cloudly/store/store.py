@@ -1,8 +1,8 @@
 """The store: the one door to the database for the app, the page and the CLI.
 
 Rules:
-- What is written is durable when a call returns. Nothing is written by a heartbeat that changes nothing: its time and
-  its volatile values stay in memory and go out with the next heartbeat after `PRESENCE_EVERY_S`.
+- What is written is durable when a call returns. Nothing is written by a heartbeat that changes nothing: its time, its
+  volatile values and the heads it names stay in memory and go out with the next heartbeat after `PRESENCE_EVERY_S`.
 - A database that was restored from a backup is noticed when it is opened to be served (`incarnation.py`), and node by
   node when one has seen a generation that was never given here.
 - Another process (the CLI) may write beside us; every read sees what is committed.
@@ -22,11 +22,22 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cloudly.ingest import Batch
-from cloudly.problems import StoreUnavailable
-from cloudly.store import incarnation, joining, journals, migrate, nodes, targets, wanted
+from cloudly.batch import Batch
+from cloudly.problems import Refused, StoreUnavailable
+from cloudly.store import (
+    heads,
+    incarnation,
+    joining,
+    journals,
+    migrate,
+    nodes,
+    targets,
+    voices,
+    wanted,
+)
 from cloudly.store.connection import connect
-from cloudly.store.group import Group
+from cloudly.store.group import MAX_BATCH, Group
+from cloudly.voices import Standing
 from interfaces.desired import DesiredState
 from interfaces.journal import Ack
 from interfaces.world import World, new_id
@@ -37,11 +48,16 @@ log = logging.getLogger("cloudly")
 FILE = "cloudly.db"
 PRESENCE_EVERY_S = 15.0
 KEPT_DESIRED = 10_000
+FULL_RETRY_S = (5.0, 15.0)
+"""A full queue: after so long, each at another moment, a batch may be sent again."""
 MOST_OBSERVED = 2**32
 """Nobody orders that often: a node that has seen more generations is not believed."""
 
 
 class Store:
+    most_waiting = 4 * MAX_BATCH
+    """Decisions queued for a COMMIT above which no batch of a journal is taken; heartbeats are."""
+
     def __init__(
         self, connection: sqlite3.Connection, world: World, directory: Path, *, serves: bool
     ) -> None:
@@ -52,6 +68,7 @@ class Store:
         self._group = Group(connection)
         self._desired: OrderedDict[str, DesiredState] = OrderedDict()
         self._unsaved: dict[int, tuple[int, str]] = {}
+        self._heads: dict[int, heads.Heads] = {}
         self._saved_at = world.monotonic()
         self._beats = 0
         self.incarnation = self._begin_life() if serves else ""
@@ -93,7 +110,13 @@ class Store:
         self.read(lambda db: joining.check_join_token(db, token))
 
     async def enroll(self, ask: joining.Ask) -> joining.Enrolled:
-        return await self._group.write(partial(joining.enroll, ask=ask))
+        return await self._group.write(partial(self._enroll, ask=ask))
+
+    def _enroll(self, db: sqlite3.Connection, ask: joining.Ask) -> joining.Enrolled:
+        known = db.execute("SELECT id FROM node WHERE node_id=?", (ask.node_id,)).fetchone()
+        if known is not None:  # a new epoch ends the one before: what was heard of that is needed
+            heads.save_known(db, known[0], self._heads.get(known[0]))
+        return joining.enroll(db, ask)
 
     async def register_device(self, ask: joining.DeviceAsk) -> int:
         return await self._group.write(partial(joining.register_device, ask=ask))
@@ -105,19 +128,47 @@ class Store:
         return self.read(lambda db: nodes.authenticate_device(db, key))
 
     async def beat(self, heartbeat: nodes.Beat) -> nodes.Caller:
-        """Durable when it changed something; else remembered until the next write. Returns who is to be answered."""
+        """Durable when it changed something; else remembered until the next write. Returns who is to be answered.
+
+        Raises Refused (fenced, node-unknown).
+        """
         caller = heartbeat.caller
         self._beats += 1
-        if caller.still_open or caller.stable_hash != heartbeat.stable_hash:
-            self._unsaved.pop(caller.node, None)
-            await self._group.write(partial(nodes.beat, heartbeat=heartbeat))
+        if heartbeat.is_news:
+            standing = await self._group.write(partial(self._beat, heartbeat=heartbeat))
+            if standing is Standing.FENCED:
+                raise Refused("fenced")
+            if standing is Standing.LATE:
+                return caller
         else:
             self._unsaved[caller.node] = (heartbeat.at_ms, heartbeat.reported)
+            self._note_heads(heartbeat)
         if self._unsaved and self._world.monotonic() - self._saved_at >= PRESENCE_EVERY_S:
             self._keep(await self._group.write(self._save_presence))
         if caller.generation < heartbeat.observed_generation <= MOST_OBSERVED:
             return await self._overtake(heartbeat)
         return caller
+
+    def _beat(self, db: sqlite3.Connection, heartbeat: nodes.Beat) -> Standing:
+        node = heartbeat.caller.node
+        heads.save_known(db, node, self._heads.get(node))
+        standing = nodes.beat(db, heartbeat, before=self._last(node))
+        if standing is Standing.PRESENT:
+            self._unsaved.pop(node, None)
+        return standing
+
+    def _last(self, node: int) -> voices.Last | None:
+        unsaved = self._unsaved.get(node)
+        return None if unsaved is None else voices.Last(*unsaved)
+
+    def _note_heads(self, heartbeat: nodes.Beat) -> None:
+        told, node = heartbeat.heads, heartbeat.caller.node
+        if told is None:
+            return
+        known = self._heads.get(node)
+        if known is None or known.epoch != told.epoch:
+            known = self._heads[node] = heads.Heads(told.epoch)
+        known.note(told.lanes)
 
     async def _overtake(self, heartbeat: nodes.Beat) -> nodes.Caller:
         work = partial(
@@ -131,17 +182,39 @@ class Store:
         return self.authenticate(heartbeat.caller.token_hash)
 
     async def ingest(self, node: int, batch: Batch, *, now_ms: int) -> Ack:
-        work = partial(
-            journals.ingest,
-            node=node,
-            batch=batch,
+        """What Cloudly has now. Raises Refused (gap, fork, fenced, busy)."""
+        if self._group.waiting >= self.most_waiting:
+            rest_s = round(self._world.uniform(*FULL_RETRY_S))
+            raise Refused("busy", "Too many batches are waiting.", retry_after_s=rest_s)
+        work = partial(self._ingest, node=node, batch=batch, now_ms=now_ms)
+        answer = await self._group.write(work)
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    def _ingest(
+        self, db: sqlite3.Connection, node: int, batch: Batch, now_ms: int
+    ) -> Ack | Refused:
+        heads.save_known(db, node, self._heads.get(node))
+        return journals.ingest(
+            db,
+            node,
+            batch,
+            last=self._last(node) or nodes.last(db, node),
             now_ms=now_ms,
             new_id=partial(new_id, self._world),
         )
-        return await self._group.write(work)
 
-    def acks(self, node: int, epoch: str) -> tuple[Ack, ...]:
-        return self.read(lambda db: journals.acks(db, node, epoch))
+    def known_of(
+        self, node: int, epoch: str, told: heads.Heads | None
+    ) -> tuple[tuple[Ack, ...], tuple[Ack, ...]]:
+        """What Cloudly has of each lane of an epoch, and the furthest head that it heard of."""
+        found = self.read(lambda db: heads.positions(db, node, epoch))
+        asks = {} if told is None else told.lanes
+        return (
+            heads.acks(epoch, found),
+            heads.heard(epoch, found, self._heads.get(node), asks),
+        )
 
     def desired(self, caller: nodes.Caller) -> DesiredState:
         """A deployment never changes, so it is read once."""
@@ -197,7 +270,9 @@ class Store:
 
     def _save_presence(self, db: sqlite3.Connection) -> int:
         nodes.save_presence(db, self._unsaved)
-        self._unsaved = {}
+        for node, known in self._heads.items():
+            heads.save_known(db, node, known)
+        self._unsaved, self._heads = {}, {}
         self._saved_at = self._world.monotonic()
         return incarnation.raise_count(db)
 

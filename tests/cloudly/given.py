@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,8 @@ class Device:
     token: str = ""
     journals: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     n: int = 0
+    writer: str | None = None
+    """Which opening of the journal speaks."""
 
     async def ask(self, join_token: str, **changes: Any) -> httpx.Response:
         body = {
@@ -153,14 +155,23 @@ class Device:
             "epoch": self.epoch,
             "agent_version": "0.1.0",
             "sent_at_ms": now_ms(self.plane.world),
-            "reported": report() | (reported or {}),
+            "reported": report(journal=self.heads()) | (reported or {}),
         }
+        if self.writer is not None:
+            body["writer"] = self.writer
         return await self.plane.client.post(
             NODE + "heartbeat", json=body | changes, headers=bearer(self.token)
         )
 
     def fact(
-        self, stream: str, src: str, dst: str, *, lane: str = "core", **data: Any
+        self,
+        stream: str,
+        src: str,
+        dst: str,
+        *,
+        lane: str = "core",
+        kind: str | None = None,
+        **data: Any,
     ) -> dict[str, Any]:
         """One more fact in the journal on the device."""
         facts = self.journals.setdefault(lane, [])
@@ -169,7 +180,7 @@ class Device:
             "seq": len(facts) + 1,
             "n": self.n,
             "stream": stream,
-            "kind": f"{dst}-happened" if dst else "note",
+            "kind": kind or (f"{dst}-happened" if dst else "note"),
             "src": src,
             "dst": dst,
             "at_ms": now_ms(self.plane.world),
@@ -185,6 +196,31 @@ class Device:
         facts = self.journals.setdefault(lane, [])
         return bytes.fromhex(facts[seq - 1]["hash"]) if seq else genesis(self.epoch, lane)
 
+    def heads(self) -> list[dict[str, Any]]:
+        """The head of each lane that has a fact."""
+        return [
+            {
+                "epoch": self.epoch,
+                "lane": lane,
+                "seq": len(facts),
+                "hash": self.hash_at(lane, len(facts)).hex(),
+            }
+            for lane, facts in self.journals.items()
+            if facts
+        ]
+
+    def begins(self, epoch: str, **note: Any) -> Device:
+        """The device begins another epoch; with a note, it says why."""
+        self.epoch, self.journals, self.n = epoch, {}, 0
+        if note:
+            self.fact("epoch/1", "", "", kind="epoch-began", **note)
+        return self
+
+    def copy(self, writer: str | None = None) -> Device:
+        """Another device with the same identity and the same journal."""
+        journals = {lane: list(facts) for lane, facts in self.journals.items()}
+        return replace(self, journals=journals, writer=writer)
+
     def batch(
         self, first: int = 1, last: int | None = None, *, lane: str = "core"
     ) -> dict[str, Any]:
@@ -196,7 +232,7 @@ class Device:
             "events": facts[first - 1 : last],
             "head": {"seq": len(facts), "hash": self.hash_at(lane, len(facts)).hex()},
             "oldest": 1,
-        }
+        } | ({} if self.writer is None else {"writer": self.writer})
 
     async def ship(self, batch: dict[str, Any] | None = None, **changes: Any) -> httpx.Response:
         body = (self.batch() if batch is None else batch) | changes

@@ -7,6 +7,7 @@ import gzip
 import json
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -302,3 +303,24 @@ async def test_a_crowd_is_asked_to_ship_more_slowly() -> None:
     assert next_after_s(0) == 0.0
     assert next_after_s(CROWDED - 1) == 0.0
     assert next_after_s(CROWDED * 3) == 3.0
+
+
+async def test_a_full_queue_takes_no_batch_and_says_when_to_come_again(
+    plane: Plane, device: Device
+) -> None:
+    plane.store.most_waiting = 2
+    answers: list[httpx.Response] = []
+
+    async def ship() -> None:
+        answers.append(await device.ship())
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(ship)
+    refused = [answer for answer in answers if answer.status_code != 200]
+
+    assert 0 < len(refused) < 6
+    for answer in refused:
+        assert code_of(answer) == (503, "busy")
+        assert 5 <= int(answer.headers["retry-after"]) <= 15
+    assert ack_of(await device.ship())["seq"] == 6

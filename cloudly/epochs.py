@@ -1,0 +1,155 @@
+"""Lives of a node's journal: why one began, and what of the one before it is lost. Pure.
+
+Rules:
+- The device says it in the first fact of an epoch (`epoch-began`, a note in the core lane); until it did, and where
+  it never does, what Cloudly heard of and never got is lost with the disk.
+- Everything between Cloudly's ack and the furthest head is carried over into the next epoch, or is a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloudly.batch import Batch
+from cloudly.gaps import ACKED_BEFORE, DAMAGE, DISK, RESTORE, UNEXPLAINED, Missing, without
+from cloudly.reports import load, mapping, text, whole
+from interfaces.journal import Lane
+
+STREAM = "epoch/1"
+KIND = "epoch-began"
+
+FIRST = "first"
+ENROLLED = "enrolled"
+UNANNOUNCED = "unannounced"
+
+WORDS = {
+    FIRST: "the node's first journal",
+    ENROLLED: "the device enrolled anew with a fresh journal: it was flashed again, or lost its data",
+    UNANNOUNCED: "the device began a new journal and did not say why",
+    "salvaged": "the journal was damaged; what could be read was carried over",
+    "tail-lost": "the end of the journal was lost on the device, so it went on in a new one",
+    "forked": "the journal on the device was another one than Cloudly had, so it went on in a new one",
+    "fenced": "another device had spoken as this node; this one enrolled anew and went on in a new journal",
+}
+LOST_BY = {"salvaged": DAMAGE}
+"""What lost ranges are called, by why the epoch began; DISK else."""
+GONE_BY = {"forked": RESTORE, "restored": RESTORE}
+"""What facts are called that Cloudly heard of and the device never had; DISK else."""
+MOST_RANGES = 1000
+MOST_SEQ = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class LaneBefore:
+    """What the device says of one lane of the epoch before."""
+
+    head: int = 0
+    acked: int = 0
+    carried: tuple[int, int] | None = None
+    lost: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """An `epoch-began` note, as far as it can be understood."""
+
+    why: str
+    predecessor: str
+    problem: str
+    kept_in: str
+    lanes: Mapping[str, LaneBefore] = field(default_factory=dict)
+    carried: Mapping[str, int] = field(default_factory=dict)
+    """Per lane, up to which seq of the new epoch the facts are copies."""
+
+
+def words(why: str) -> str:
+    """Why an epoch began, in words; a word that we do not know is shown as it came."""
+    return WORDS.get(why, why)
+
+
+def began(batch: Batch) -> Began | None:
+    """The note that opens an epoch, if this batch holds it."""
+    first = batch.events[0].event if batch.events else None
+    if batch.lane != Lane.CORE or first is None or first.seq != 1:
+        return None
+    if (first.stream, first.kind, first.dst) != (STREAM, KIND, ""):
+        return None
+    return read(load(first.data))
+
+
+def read(data: Mapping[str, Any]) -> Began:
+    """The note's data, tolerantly: it is a device's word."""
+    lanes, carried = mapping(data.get("lanes")), mapping(data.get("carried"))
+    return Began(
+        why=(text(data.get("why")) or UNANNOUNCED)[:200],
+        predecessor=(text(data.get("from")) or "")[:64],
+        problem=(text(data.get("problem")) or "")[:2000],
+        kept_in=(text(data.get("kept_in")) or "")[:200],
+        lanes={lane.value: _lane(mapping(lanes.get(lane.value))) for lane in Lane},
+        carried={lane.value: _seq(carried.get(lane.value)) for lane in Lane},
+    )
+
+
+def _lane(told: Mapping[str, Any]) -> LaneBefore:
+    lost = told.get("lost")
+    ranges = (_range(one) for one in (lost[:MOST_RANGES] if isinstance(lost, list) else ()))
+    return LaneBefore(
+        head=_seq(told.get("head")),
+        acked=_seq(told.get("acked")),
+        carried=_range(told.get("carried")),
+        lost=tuple(one for one in ranges if one is not None),
+    )
+
+
+def _seq(value: object) -> int:
+    seq = whole(value)
+    return seq if seq is not None and 0 <= seq <= MOST_SEQ else 0
+
+
+def _range(value: object) -> tuple[int, int] | None:
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    first, last = _seq(value[0]), _seq(value[1])
+    return (first, last) if 1 <= first <= last else None
+
+
+def left_behind(ack: int, heard: int) -> tuple[Missing, ...]:
+    """What is lost of a lane of an epoch that ended without a word."""
+    return (Missing(ack + 1, heard, DISK, told=False),) if heard > ack else ()
+
+
+def lost_of(lane: LaneBefore, note: Began, *, ack: int, heard: int) -> tuple[Missing, ...]:
+    """What is lost of a lane of the epoch before, by the note of its successor. In order, without overlap."""
+    end = max(heard, lane.head)
+    lost = [
+        Missing(first, last, LOST_BY.get(note.why, DISK))
+        for begins, ends in lane.lost
+        for first, last in [(max(begins, ack + 1), min(ends, end))]
+        if first <= last
+    ]
+    claims = _in_turn(lost)
+    known = [(one.first_seq, one.last_seq) for one in claims]
+    if lane.carried is not None:
+        known.append(lane.carried)
+    claims += _claim(ack + 1, min(lane.acked, end), ACKED_BEFORE, known)
+    claims += _claim(max(lane.head, ack) + 1, end, GONE_BY.get(note.why, DISK), known)
+    claims += _claim(ack + 1, end, UNEXPLAINED, known)
+    return tuple(sorted(claims, key=lambda one: one.first_seq))
+
+
+def _claim(first: int, last: int, why: str, known: list[tuple[int, int]]) -> list[Missing]:
+    """What is left of that range for this reason; it is accounted for from then on."""
+    left = without(first, last, known) if first <= last else []
+    known += left
+    return [Missing(begins, ends, why, told=why != UNEXPLAINED) for begins, ends in left]
+
+
+def _in_turn(claims: list[Missing]) -> list[Missing]:
+    """Without overlap: where two ranges meet, the first one holds."""
+    taken: list[tuple[int, int]] = []
+    kept: list[Missing] = []
+    for one in sorted(claims, key=lambda claim: claim.first_seq):
+        kept += _claim(one.first_seq, one.last_seq, one.why, taken)
+    return kept

@@ -1,0 +1,102 @@
+"""Epochs in the database: one begins, the one before it is closed, and what is lost of that one is on record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from sqlite3 import Connection, Row
+
+from cloudly import epochs
+from cloudly.gaps import Missing
+from interfaces.journal import Lane
+
+
+def number_of(db: Connection, node: int, epoch: str) -> int | None:
+    """The number of this epoch among the node's; None: not known."""
+    row = db.execute("SELECT n FROM epoch WHERE node=? AND epoch=?", (node, epoch)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def newest(db: Connection, node: int) -> int:
+    """The number of the node's present epoch; 0: it has none."""
+    return int(db.execute("SELECT max(n) FROM epoch WHERE node=?", (node,)).fetchone()[0] or 0)
+
+
+def begin(db: Connection, node: int, epoch: str, *, now_ms: int, why: str) -> int:
+    """A new epoch, which is the node's newest from now on; returns its number."""
+    before = newest(db, node)
+    number = before + 1
+    if before:
+        _close(db, node, before, now_ms)
+    db.execute(
+        "INSERT INTO epoch(node, n, epoch, began_at_ms, why) VALUES(?,?,?,?,?)",
+        (node, number, epoch, now_ms, why if before else epochs.FIRST),
+    )
+    db.execute(
+        "INSERT INTO voice(node, epoch_n, epoch, writer, since_ms) VALUES(?,?,?,NULL,?) ON CONFLICT(node) DO UPDATE SET"
+        " epoch_n=excluded.epoch_n, epoch=excluded.epoch, writer=NULL, since_ms=excluded.since_ms",
+        (node, number, epoch, now_ms),
+    )
+    # Whoever speaks of an older epoch is fenced for that.
+    db.execute("DELETE FROM superseded WHERE node=?", (node,))
+    return number
+
+
+def _close(db: Connection, node: int, number: int, now_ms: int) -> None:
+    """Until its successor says otherwise, what Cloudly heard of and never got is lost."""
+    db.execute("UPDATE epoch SET closed_at_ms=? WHERE node=? AND n=?", (now_ms, node, number))
+    for lane in _lanes(db, node, number):
+        lost = epochs.left_behind(lane["ack_seq"], lane["head_seq"])
+        record(db, (node, number, lane["lane"]), lost, now_ms)
+
+
+def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms: int) -> None:
+    """What the first fact of an epoch says of it, and of the one before it."""
+    db.execute(
+        "UPDATE epoch SET why=?, predecessor=?, problem=?, kept_in=?, carried_core=?, carried_log=?"
+        " WHERE node=? AND n=?",
+        (
+            note.why,
+            note.predecessor,
+            note.problem,
+            note.kept_in,
+            note.carried[Lane.CORE],
+            note.carried[Lane.LOG],
+            node,
+            number,
+        ),
+    )
+    before = number_of(db, node, note.predecessor)
+    if before is None or before >= number:
+        return
+    known = {lane["lane"]: lane for lane in _lanes(db, node, before)}
+    for name in Lane:
+        lane = known.get(name.value)
+        ack, heard = (lane["ack_seq"], lane["head_seq"]) if lane is not None else (0, 0)
+        lost = epochs.lost_of(note.lanes[name.value], note, ack=ack, heard=heard)
+        db.execute(
+            "DELETE FROM lane_gap WHERE node=? AND epoch_n=? AND lane=? AND first_seq>?",
+            (node, before, name.value, ack),
+        )
+        record(db, (node, before, name.value), lost, now_ms)
+
+
+def _lanes(db: Connection, node: int, number: int) -> list[Row]:
+    return db.execute(
+        "SELECT lane, ack_seq, head_seq FROM lane WHERE node=? AND epoch_n=?", (node, number)
+    ).fetchall()
+
+
+def record(
+    db: Connection, lane: tuple[int, int, str], missing: Iterable[Missing], now_ms: int
+) -> None:
+    """Gaps of one lane, which is named by its node, the number of its epoch and its name."""
+    db.executemany(
+        "INSERT INTO lane_gap(node, epoch_n, lane, first_seq, last_seq, at_ms, why, kinds, since_ms, until_ms,"
+        " last_hash) VALUES(?,?,?,?,?,?,?,?,?,?,?)",
+        [
+            (*lane, one.first_seq, one.last_seq, now_ms, one.why,
+             json.dumps(one.kinds, sort_keys=True), one.since_ms, one.until_ms, one.last_hash)
+            for one in missing
+        ],
+    )  # fmt: skip

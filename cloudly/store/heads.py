@@ -1,0 +1,114 @@
+"""How far lanes go: what Cloudly has of each (acks), and the furthest head it ever heard of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from sqlite3 import Connection
+
+from cloudly.ingest import Cursor, Heard
+from interfaces.journal import Ack, Lane
+from journal.chain import genesis
+
+OTHERS = "head_writer IS NOT ?7 AND head_seq>ack_seq AND head_hash IS NOT NULL"
+"""The head on record is another writer's, and its facts are not here to compare."""
+
+
+@dataclass(slots=True)
+class Heads:
+    """Heads of one node's present epoch, newer than what the database says."""
+
+    epoch: str
+    lanes: dict[str, Heard] = field(default_factory=dict)
+
+    def note(self, told: Mapping[str, Heard]) -> None:
+        for lane, head in told.items():
+            known = self.lanes.get(lane)
+            if known is None or head.seq > known.seq:
+                self.lanes[lane] = head
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where one lane is."""
+
+    ack: Cursor
+    head: Heard | None = None
+    prior: Heard | None = None
+    """What another writer than the head's had named before. Cloudly has not come that far."""
+
+    @property
+    def unreached(self) -> tuple[Heard, ...]:
+        """Heads that Cloudly only heard of."""
+        return tuple(
+            one for one in (self.prior, self.head) if one is not None and one.seq > self.ack.seq
+        )
+
+
+SAVE = (
+    "INSERT INTO lane(node, epoch_n, lane, ack_seq, ack_hash, head_seq, head_hash, head_writer)"
+    " VALUES(?1,?2,?3,0,?4,?5,?6,?7) ON CONFLICT(node, epoch_n, lane) DO UPDATE SET"
+    f" prior_seq=CASE WHEN {OTHERS} THEN head_seq ELSE prior_seq END,"
+    f" prior_hash=CASE WHEN {OTHERS} THEN head_hash ELSE prior_hash END,"
+    " head_seq=?5, head_hash=?6, head_writer=?7 WHERE ?5>head_seq"
+)
+
+
+def save(db: Connection, node: int, epoch_n: int, heads: Heads) -> None:
+    """Heads that go further than those on record."""
+    for lane, head in heads.lanes.items():
+        start = genesis(heads.epoch, lane)
+        db.execute(SAVE, (node, epoch_n, lane, start, head.seq, head.hash, head.writer))
+
+
+def save_known(db: Connection, node: int, heads: Heads | None) -> None:
+    """What was only in memory, if its epoch is on record."""
+    if heads is None:
+        return
+    row = db.execute("SELECT n FROM epoch WHERE node=? AND epoch=?", (node, heads.epoch)).fetchone()
+    if row is not None:
+        save(db, node, row[0], heads)
+
+
+def positions(db: Connection, node: int, epoch: str) -> dict[str, Position]:
+    """Where each lane of an epoch is, known or not."""
+    rows = db.execute(
+        "SELECT l.lane, l.ack_seq, l.ack_hash, l.head_seq, l.head_hash, l.head_writer, l.prior_seq, l.prior_hash"
+        " FROM epoch e JOIN lane l ON l.node=e.node AND l.epoch_n=e.n WHERE e.node=? AND e.epoch=?",
+        (node, epoch),
+    ).fetchall()
+    found = {lane.value: Position(Cursor(0, genesis(epoch, lane.value))) for lane in Lane}
+    for lane, ack_seq, ack_hash, head_seq, head_hash, writer, prior_seq, prior_hash in rows:
+        found[lane] = Position(
+            Cursor(ack_seq, ack_hash),
+            None if head_hash is None else Heard(head_seq, head_hash, writer),
+            None if prior_seq is None else Heard(prior_seq, prior_hash, None),
+        )
+    return found
+
+
+def acks(epoch: str, found: Mapping[str, Position]) -> tuple[Ack, ...]:
+    return tuple(ack(epoch, lane.value, found[lane.value].ack) for lane in Lane)
+
+
+def heard(
+    epoch: str, found: Mapping[str, Position], newer: Heads | None, asks: Mapping[str, Heard]
+) -> tuple[Ack, ...]:
+    """The furthest head of each lane; or the one before, to whoever is not behind, for him to compare."""
+    newest = newer.lanes if newer is not None and newer.epoch == epoch else {}
+    told = []
+    for lane in Lane:
+        position = found[lane.value]
+        heads = [*position.unreached, newest.get(lane.value)]
+        known = [one for one in heads if one is not None and one.seq > position.ack.seq]
+        furthest = max(known, key=lambda one: one.seq, default=None)
+        asking = asks.get(lane.value)
+        if furthest is not None and asking is not None and asking.seq >= furthest.seq:
+            furthest = min(known, key=lambda one: one.seq)
+        at = position.ack if furthest is None else Cursor(furthest.seq, furthest.hash)
+        told.append(ack(epoch, lane.value, at))
+    return tuple(told)
+
+
+def ack(epoch: str, lane: str, cursor: Cursor) -> Ack:
+    return Ack(epoch=epoch, lane=Lane(lane), seq=cursor.seq, hash=cursor.hash.hex())

@@ -1,0 +1,97 @@
+"""Who speaks as a node: two that speak in turn are two devices with one identity. Pure.
+
+Rules:
+- Each life of an agent draws a writer id. One that was never heard of succeeds the one before it; a superseded one that
+  speaks again is fenced, and so is everyone who speaks of an epoch that is not the node's newest.
+- A request may arrive late, from a process that has ended. One that was never heard of and is behind what Cloudly heard
+  of does not succeed anybody: it is late, or its device lost the end of its journal and will begin another epoch.
+- Being fenced once is weather. Twice, or with an uptime that shows that it was written after the successor had spoken,
+  means that two devices live: somebody has to decide which one is the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MARGIN_MS = 2000
+"""Requests take time: so much longer a fenced one must have been up than it could have been when it was succeeded."""
+
+
+class Standing(StrEnum):
+    PRESENT = "present"
+    SUCCESSOR = "successor"
+    LATE = "late"
+    FENCED = "fenced"
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Who speaks, as far as a request says it."""
+
+    epoch: str
+    writer: str | None
+    heads: Mapping[str, int] = field(default_factory=dict)
+    """Per lane, how far its journal goes."""
+    boot_id: str | None = None
+    uptime_ms: int | None = None
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What Cloudly knows of the one whose turn it is, and of the one that speaks."""
+
+    newest: bool
+    """The epoch is the node's newest."""
+    writer: str | None
+    """Whose turn it is."""
+    superseded: bool
+    """The one that speaks was succeeded before."""
+    heard: Mapping[str, int] = field(default_factory=dict)
+    boot_id: str | None = None
+    uptime_ms: int | None = None
+
+
+def standing(voice: Voice, known: Known) -> Standing:
+    """What becomes of a request."""
+    if not known.newest or known.superseded:
+        return Standing.FENCED
+    if voice.writer is None or voice.writer == known.writer:
+        return Standing.PRESENT
+    if known.writer is not None and _late(voice, known):
+        return Standing.LATE
+    return Standing.SUCCESSOR
+
+
+def _late(voice: Voice, known: Known) -> bool:
+    if any(seq < known.heard.get(lane, 0) for lane, seq in voice.heads.items()):
+        return True
+    return (
+        voice.boot_id is not None
+        and voice.boot_id == known.boot_id
+        and voice.uptime_ms is not None
+        and known.uptime_ms is not None
+        and voice.uptime_ms < known.uptime_ms
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A writer when its successor spoke: what it last said, and when that was."""
+
+    at_ms: int
+    seen_at_ms: int
+    boot_id: str | None
+    uptime_ms: int | None
+
+
+def lives(voice: Voice, superseded: Superseded | None) -> bool:
+    """Whether a fenced request was written after its writer had been succeeded: no late packet then."""
+    if superseded is None or voice.uptime_ms is None or superseded.uptime_ms is None:
+        return False
+    if voice.boot_id != superseded.boot_id:
+        return False
+    until = superseded.uptime_ms + max(0, superseded.at_ms - superseded.seen_at_ms) + MARGIN_MS
+    return voice.uptime_ms > until
