@@ -10,6 +10,7 @@ JournalProblem
 ├── NotDurable       the place cannot keep the promise: no WAL, or no synchronous=FULL
 ├── NoSpace          the disk is full; nothing was written, and the journal goes on when there is room
 ├── Damaged          what is there cannot be read, or does not hang together
+├── Foreign          another application's database lies where the journal should be
 ├── FromTheFuture    written by a newer program, in a schema that this one does not know
 ├── WriteFailed      a commit failed: its outcome is unknown until the journal is closed and opened again
 └── Fork             Cloudly holds another history of this epoch than we do
@@ -99,6 +100,10 @@ class NoSpace(JournalProblem):
 
 class Damaged(JournalProblem):
     """What is there cannot be read or does not hang together. Nothing was deleted or renamed."""
+
+
+class Foreign(JournalProblem):
+    """Another application's database lies there. It is never touched: salvage is for journals."""
 
 
 class FromTheFuture(JournalProblem):

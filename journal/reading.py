@@ -15,14 +15,18 @@ from typing import Any
 
 from journal.facts import Fact, Head, Lane, StreamInfo, split_name
 from journal.problems import Damaged, translate
+from journal.tombstone import Tombstone
+from journal.tombstone import read as read_tombstone
 
 Row = tuple[Any, ...]
 Rows = Callable[[str, tuple[object, ...]], list[Row]]
 PAGE = 500
 SKEWS_SINCE = 2
-"""The schema version that brought `skew_ms` and `belief`."""
+"""The schema version that brought `skew_ms`, `belief` and tombstones."""
 ALL = -1
 """SQLite's LIMIT for no limit."""
+INCREMENTAL = 2
+"""How SQLite calls a file that can be shrunk a few pages at a time (auto_vacuum)."""
 NEWEST = 2**62
 
 COLUMNS = "seq, n, stream, kind, src, dst, at_ms, boot, mono_ms, skew_ms, data, hash"
@@ -49,9 +53,12 @@ class Reading:
     def _streams(self) -> str:
         return self._as_it_was(_STREAMS)
 
+    @cached_property
+    def _version(self) -> int:
+        return self._pragma("user_version")
+
     def _as_it_was(self, columns: str) -> str:
-        ((version,),) = self._rows("PRAGMA user_version", ())
-        if version >= SKEWS_SINCE:
+        if self._version >= SKEWS_SINCE:
             return columns
         for name, instead in _OLDER.items():
             columns = columns.replace(name, instead)
@@ -59,10 +66,15 @@ class Reading:
 
     @property
     def epoch(self) -> str:
-        rows = self._rows("SELECT value FROM meta WHERE name = 'epoch'", ())
-        if not rows:
+        found = self.meta("epoch")
+        if found is None:
             raise Damaged("read the epoch", "there is none", "keep the files for salvage")
-        return str(rows[0][0])
+        return found
+
+    def meta(self, name: str) -> str | None:
+        """What the file says of itself; None: nothing."""
+        rows = self._rows("SELECT value FROM meta WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
 
     def facts(
         self,
@@ -135,10 +147,26 @@ class Reading:
         """The place of the newest fact among those of both lanes."""
         return max((row[2] for lane in Lane for row in self._rows(_HEAD[lane], ())), default=0)
 
-    def streams(self, machine: str | None = None) -> list[StreamInfo]:
-        """Every attempt of every machine, or of one, by name and number."""
+    def streams(self, machine: str | None = None, *, newest: int | None = None) -> list[StreamInfo]:
+        """Every attempt of every machine, or of one, by name and number; or only the `newest` of each machine."""
+        if newest is not None:
+            machines = [machine] if machine else self.machines()
+            return [info for each in machines for info in self._newest_of(each, newest)]
         where, args = (" WHERE machine = ?", (machine,)) if machine else ("", ())
         return [self._info(row) for row in self._rows(self._streams + where, args)]
+
+    def machines(self) -> list[str]:
+        """The names of all machines that have streams. One look for each, however many attempts they have."""
+        found: list[str] = []
+        query = "SELECT min(machine) FROM stream WHERE machine > ?"
+        while (name := self._rows(query, (found[-1] if found else "",))[0][0]) is not None:
+            found.append(name)
+        return found
+
+    def newest_attempt(self, machine: str) -> int:
+        """0: it has none."""
+        query = "SELECT coalesce(max(attempt), 0) FROM stream WHERE machine = ?"
+        return int(self._rows(query, (machine,))[0][0])
 
     def open_streams(self) -> list[StreamInfo]:
         return [
@@ -152,8 +180,39 @@ class Reading:
 
     def next_stream_name(self, machine: str) -> str:
         """A name that no attempt of this machine has had."""
-        query = "SELECT coalesce(max(attempt), 0) FROM stream WHERE machine = ?"
-        return f"{machine}/{self._rows(query, (machine,))[0][0] + 1}"
+        return f"{machine}/{self.newest_attempt(machine) + 1}"
+
+    def tombstones(self, lane: Lane, after: int = 0) -> list[Tombstone]:
+        """What went before Cloudly had it: ranges that end after `after`, oldest first."""
+        if self._version < SKEWS_SINCE:
+            return []
+        query = (
+            "SELECT lane, first_seq, last_seq, why, told FROM tombstone"
+            " WHERE lane = ? AND last_seq > ? ORDER BY first_seq"
+        )
+        return [read_tombstone(row) for row in self._rows(query, (lane.value, after))]
+
+    def known_older(self, lane: Lane, before_ms: int, *, among: int) -> int:
+        """The newest seq among so many oldest facts that is known to be older than that; 0: none of them is."""
+        query = (
+            f"SELECT coalesce(max(seq), 0) FROM (SELECT seq, at_ms, skew_ms FROM {lane}"  # noqa: S608 - ours
+            " WHERE seq > ? ORDER BY seq LIMIT ?) WHERE at_ms + skew_ms < ?"
+        )
+        return int(self._rows(query, (self.base(lane).seq, among, before_ms))[0][0])
+
+    def used_bytes(self) -> int:
+        """What the journal takes of its file; the rest of the file is free for new facts."""
+        return self.page_bytes() * self._pragma("page_count") - self.free_bytes()
+
+    def free_bytes(self) -> int:
+        return self.page_bytes() * self._pragma("freelist_count")
+
+    def page_bytes(self) -> int:
+        return self._pragma("page_size")
+
+    def can_shrink(self) -> bool:
+        """Whether the file was made so that free pages can be given back."""
+        return self._pragma("auto_vacuum") == INCREMENTAL
 
     def quick_check(self) -> list[str]:
         """What SQLite says of the file: `ok`, or its complaints. It reads all of it."""
@@ -211,6 +270,14 @@ class Reading:
             return bytes(rows[0][0])
         base = self.base(lane)
         return base.hash if base.seq == seq else None
+
+    def _newest_of(self, machine: str, count: int) -> list[StreamInfo]:
+        where = " WHERE machine = ? ORDER BY attempt DESC LIMIT ?"
+        rows = self._rows(self._streams + where, (machine, count))
+        return [self._info(row) for row in reversed(rows)]
+
+    def _pragma(self, name: str) -> int:
+        return int(self._rows(f"PRAGMA {name}", ())[0][0])
 
     def _position(self, query: str, lane: Lane) -> Head:
         rows = self._rows(query, (lane.value,))

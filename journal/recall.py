@@ -5,19 +5,22 @@ Rules
   digest is never written; what it believes is taken over after.
 - A fact that this program cannot read parks its stream. It is never skipped.
 - A fold is pure: same belief and fact, same belief.
+- A stream whose beginning was trimmed goes on from what was believed then, which is kept with its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from journal import belief
 from journal.chart import Chart
-from journal.facts import Fact, Stamp
+from journal.facts import Fact, Stamp, StreamInfo, split_name
 from journal.journal import Journal
 from journal.problems import IllegalFact, NotWritable, Parked
 from journal.reading import NEWEST, Reading
+from journal.retention import UNKNOWN, Freeze
 
 S = TypeVar("S")
 
@@ -29,6 +32,15 @@ class Machine(Generic[S]):
     chart: Chart
     start: S
     fold: Callable[[S, Fact], S]
+
+    def freeze(self, believed: S) -> str:
+        """A belief as text, to be kept in place of the facts it came from."""
+        return belief.to_text(believed)
+
+    def thaw(self, text: str) -> S:
+        """What `freeze` was given; raises TypeError, ValueError or KeyError when it is no belief of this machine."""
+        believed: S = belief.from_text(text, type(self.start))
+        return believed
 
 
 class Stream(Generic[S]):
@@ -96,17 +108,49 @@ class Stream(Generic[S]):
 
 def recall(journal: Reading, name: str, machine: Machine[S]) -> Stream[S]:
     """The stream as it stands; a new one when nothing was recorded in it yet. Raises Parked."""
-    chart, info = machine.chart, journal.stream(name)
-    stream = Stream(journal, name, machine, state=chart.initial)
+    info = journal.stream(name)
     if info is None:
-        return stream
-    if info.carried:
-        stream.state = info.carried
-    if stream.state not in chart.states:
-        raise Parked(name, info.last, f"its state {stream.state!r} is unknown here")
+        return Stream(journal, name, machine, state=machine.chart.initial)
+    stream = _begin(journal, info, machine)
     last = info.last_seq or NEWEST
-    for page in journal.pages(chart.lane, after=info.first_seq - 1, upto=last, stream=name):
+    for page in journal.pages(machine.chart.lane, after=info.first_seq - 1, upto=last, stream=name):
         for fact in page:
             if not fact.is_note:
                 stream.read(fact)
+    return stream
+
+
+def freezer(journal: Reading, machines: Mapping[str, Machine[Any]]) -> Freeze:
+    """What `Journal.retain` asks when it trims the beginning of a stream: the belief after the facts that go."""
+
+    def freeze(info: StreamInfo, going: list[Fact]) -> str | None:
+        machine = machines.get(split_name(info.name)[0])
+        if machine is None:
+            return None
+        try:
+            stream = _begin(journal, info, machine)
+            for fact in going:
+                stream.read(fact)
+        except Parked:
+            return None
+        return machine.freeze(stream.believed)
+
+    return freeze
+
+
+def _begin(journal: Reading, info: StreamInfo, machine: Machine[S]) -> Stream[S]:
+    """The stream before its first fact that is still there."""
+    stream = Stream(journal, info.name, machine, state=info.carried or machine.chart.initial)
+    if stream.state not in machine.chart.states:
+        raise Parked(info.name, info.last, f"its state {stream.state!r} is unknown here")
+    if info.belief == UNKNOWN:
+        raise Parked(
+            info.name, info.last, "its beginning was trimmed by a program that could not read it"
+        )
+    if info.belief:
+        try:
+            stream.believed = machine.thaw(info.belief)
+        except (TypeError, ValueError, KeyError) as error:
+            seen = f"what it believed when its beginning was trimmed is unknown here ({error!r})"
+            raise Parked(info.name, info.last, seen) from error
     return stream

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from journal.chain import genesis
 from journal.facts import Lane
-from journal.problems import Damaged, FromTheFuture
+from journal.problems import Damaged, Foreign, FromTheFuture, JournalProblem
 from journal.reading import Rows
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62_61_73_65  # "base"
 VERSION = 2
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 FILE = "journal.db"
 FREE_PAGES_BYTES = 1 << 20
 """Free pages from the start. With them a full disk took 5,103 more facts (journal note, 4.4)."""
@@ -88,6 +89,7 @@ def create(path: Path, *, epoch: str, connect: Callable[[Path], sqlite3.Connecti
     connection = connect(building)
     try:
         connection.execute("PRAGMA page_size=4096")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("PRAGMA journal_mode=WAL")
         migrate(connection)
         connection.execute("BEGIN IMMEDIATE")
@@ -108,7 +110,7 @@ def create(path: Path, *, epoch: str, connect: Callable[[Path], sqlite3.Connecti
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to VERSION, one transaction per step."""
+    """Bring the schema to VERSION, in one transaction: a power cut leaves the old schema or the new one."""
     found = version(connection)
     if found >= VERSION:
         return
@@ -118,9 +120,15 @@ def migrate(connection: sqlite3.Connection) -> None:
     migrations = Migrations("journal")
     for step in STEPS:
         migrations(name=step.__name__)(step)
-    migrations.apply(database)
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={VERSION}")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        migrations.apply(database)  # savepoints, within a transaction
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
 
 
 def version(connection: sqlite3.Connection) -> int:
@@ -128,14 +136,26 @@ def version(connection: sqlite3.Connection) -> int:
 
 
 def recognise(rows: Rows, path: Path) -> None:
-    """Is it a journal, and one that this program knows? Raises Damaged or FromTheFuture."""
+    """Is it a journal, and one that this program knows? Raises Damaged, Foreign or FromTheFuture."""
     ((found,),) = rows("PRAGMA application_id", ())
     if found != APPLICATION_ID:
-        seen = f"it is not a journal (application id {found})"
-        raise Damaged(f"open {path}", seen, "nothing was changed; keep the files for salvage")
+        raise _no_journal(found, {name for (name,) in rows(_TABLES, ())}, path)
     ((found,),) = rows("PRAGMA user_version", ())
     if found > VERSION and _oldest_writer(rows) > VERSION:
         raise FromTheFuture(str(path), found, VERSION)
+
+
+def _no_journal(application_id: int, tables: set[str], path: Path) -> JournalProblem:
+    if set(Lane) <= tables:
+        seen = f"it has a journal's tables and the application id {application_id}"
+    elif not tables and not application_id:
+        seen = "it is not a journal: it is empty"
+    else:
+        seen = f"it is not a journal: another application made it (id {application_id})"
+        return Foreign(
+            f"open {path}", seen, "nothing was changed; move it away, or set another data directory"
+        )
+    return Damaged(f"open {path}", seen, "nothing was changed; keep the files for salvage")
 
 
 def _oldest_writer(rows: Rows) -> int:

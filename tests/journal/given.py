@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from journal.chart import Arrow, Chart, Waits
 from journal.facts import Fact, Lane, Stamp
@@ -70,6 +71,8 @@ BEAT = Chart(
     final=frozenset({"ended"}),
 )
 BEATING = Machine(BEAT, 0, lambda beats, fact: beats + (fact.kind == "answered"))
+
+MACHINES: dict[str, Machine[Any]] = {"app-update": MACHINE, "heartbeat": BEATING}
 
 
 def ticking() -> Callable[[], Stamp]:

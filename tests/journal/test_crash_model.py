@@ -1,9 +1,9 @@
-"""Any order of appends, acks, trims, deaths and lost tails: what was acknowledged is there, in order, hanging together.
+"""Any order of appends, acks, trims, deaths and lost tails: what was acknowledged is there, or has a tombstone.
 
 The model is a list of facts per lane. A death copies the bytes of the database and its WAL, as they are at that
 instant; a lost tail also cuts the WAL anywhere, as bad media do. After a death nothing may be missing; after a lost
-tail what is left is a prefix, and Cloudly's ack shows it. The planted defect breaks the first promise and must be
-caught.
+tail what is left is a prefix, and Cloudly's ack shows it. Without room, facts may go before their ack, and then a
+tombstone has them. The planted defects break these promises and must be caught.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from journal import retention
 from journal.facts import Fact, Lane
 from journal.journal import Journal
 from journal.problems import Fork, IllegalFact
-from journal.recall import recall
+from journal.recall import freezer, recall
+from journal.retention import Limits
 from journal.verify import verify
-from tests.journal.given import BEATING, CHART, MACHINE, copy_as_killed, open_at
+from tests.journal.given import BEATING, CHART, MACHINE, MACHINES, copy_as_killed, open_at
 
 KINDS = sorted({arrow.kind for arrow in CHART.arrows})
 FRAME = 24 + 4096
@@ -35,6 +37,7 @@ class Crashes(RuleBasedStateMachine):
     deaths = 0
     lost_tails = 0
     trims = 0
+    drops = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,13 +93,23 @@ class Crashes(RuleBasedStateMachine):
 
     @rule(keep=st.integers(0, 6))
     def trim(self, keep: int) -> None:
-        self.ack(Lane.LOG, back=0)
-        before = self.journal.oldest(Lane.LOG)
-        gone = self.journal.trim(keep=keep, step=4)
-        if gone:
-            type(self).trims += 1
-            self._append(self.journal.tail(1, lane=Lane.LOG)[0])
-        assert self.journal.oldest(Lane.LOG) == before + gone <= self.acked[Lane.LOG] + 1
+        for lane in Lane:
+            self.ack(lane, back=0)
+        self._retain(Limits(keep_log=keep, keep_core=keep, keep_attempts=2, step=4))
+        for lane in Lane:
+            assert self.journal.oldest(lane) <= self.acked[lane] + 1
+
+    @rule()
+    def squeeze(self) -> None:
+        self._retain(Limits(max_bytes=0, keep_attempts=2, step=4))
+
+    def _retain(self, limits: Limits) -> None:
+        head = self.journal.head(Lane.LOG).seq
+        done = self.journal.retain(limits, freezer(self.journal, MACHINES))
+        for told in self.journal.facts(lane=Lane.LOG, after=head):
+            self._append(told)
+        type(self).trims += bool(done.forgotten)
+        type(self).drops += done.dropped
 
     @rule()
     def close(self) -> None:
@@ -145,7 +158,21 @@ class Crashes(RuleBasedStateMachine):
             there = self.journal.facts(lane=lane)
             first = self.journal.oldest(lane)
             assert there == self.written[lane][first - 1 :]
-            assert lane is Lane.LOG or first == 1
+
+    @invariant()
+    def what_went_before_its_ack_has_a_tombstone(self) -> None:
+        for lane in Lane:
+            told = self.journal.tombstones(lane)
+            gone = range(self.journal.acked(lane).seq + 1, self.journal.oldest(lane))
+            assert all(any(t.first_seq <= seq <= t.last_seq for t in told) for seq in gone)
+            assert all(t.last_seq < self.journal.oldest(lane) for t in told)
+
+    @invariant()
+    def what_is_recalled_is_what_was_believed(self) -> None:
+        beats = recall(self.journal, "heartbeat/1", BEATING)
+        update = recall(self.journal, self.update.name, MACHINE)
+        assert (beats.state, beats.believed) == (self.beats.state, self.beats.believed)
+        assert (update.state, update.believed) == (self.update.state, self.update.believed)
 
     @invariant()
     def it_hangs_together(self) -> None:
@@ -188,7 +215,8 @@ def run(machine: type[RuleBasedStateMachine], how: settings) -> None:
 def test_acknowledged_facts_survive_every_order_of_events() -> None:
     run(Crashes, crashes(16))
 
-    assert min(Crashes.deaths, Crashes.lost_tails, Crashes.trims) >= 1, "the faults did not fire"
+    fired = Crashes.deaths, Crashes.lost_tails, Crashes.trims, Crashes.drops
+    assert min(fired) >= 1, f"the faults did not fire: {fired}"
 
 
 @pytest.mark.slow
@@ -214,12 +242,31 @@ class Forgetful(Crashes):
         self.die()
 
 
-def test_that_model_turns_red_when_facts_are_acknowledged_before_the_commit() -> None:
+class Silent(Crashes):
+    """The planted defect: facts are dropped before their ack, and no tombstone says so."""
+
+    def _retain(self, limits: Limits) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(retention, "bury", lambda _connection, _stone: None)
+            super()._retain(limits)
+
+
+class Forgetting(Crashes):
+    """The planted defect: the beginning of a stream goes, and what it believed with it."""
+
+    def _retain(self, limits: Limits) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(retention, "_belief", lambda _info, _going, _freeze: "")
+            super()._retain(limits)
+
+
+@pytest.mark.parametrize("planted", [Forgetful, Silent, Forgetting])
+def test_that_model_turns_red_with_each_planted_defect(planted: type[Crashes]) -> None:
     from hypothesis import Verbosity
 
     quick = settings(crashes(15), phases=[Phase.generate], verbosity=Verbosity.quiet)
     with pytest.raises(AssertionError):
-        run(Forgetful, quick)
+        run(planted, quick)
 
 
 def test_a_cut_wal_really_loses_facts_in_that_model(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from journal.lock import holder
 from journal.problems import (
     AlreadyRunning,
     Damaged,
+    Foreign,
     FromTheFuture,
     NoJournal,
     NotDurable,
@@ -121,6 +122,7 @@ def test_a_lock_held_without_a_name_in_it_is_still_a_lock(journal: Journal, plac
         pytest.param(lambda _: b"this is no database, it is a text\n" * 200, id="not-a-database"),
         pytest.param(lambda _: b"", id="truncated-to-nothing"),
         pytest.param(lambda whole: whole[:4096], id="truncated-to-a-page"),
+        pytest.param(lambda whole: bytes(len(whole)), id="all-nulls"),
         pytest.param(lambda whole: whole[:70_000] + bytes(len(whole) - 70_000), id="tail-zeroed"),
     ],
 )
@@ -142,11 +144,29 @@ def test_a_damaged_journal_is_refused_and_left_as_it_is(
     assert holder(place) is None
 
 
-def test_a_database_of_somebody_else_is_refused(place: Path) -> None:
+def test_a_database_of_somebody_else_is_refused_and_never_salvaged(place: Path) -> None:
     with tampering(place) as other:
         other.execute("CREATE TABLE theirs (x)")
+    before = files(place)
 
-    with pytest.raises(Damaged, match="not a journal"):
+    with pytest.raises(Foreign, match="not a journal") as caught:
+        open_at(place)
+    with pytest.raises(Foreign):
+        open_reader(place)
+
+    assert not isinstance(caught.value, Damaged)
+    assert "move it away" in caught.value.todo
+    assert unchanged(before, place)
+
+
+def test_a_journal_that_lost_its_application_id_is_damaged_and_not_somebody_elses(
+    place: Path,
+) -> None:
+    open_at(place).close()
+    with tampering(place) as bits:
+        bits.execute("PRAGMA application_id=0")
+
+    with pytest.raises(Damaged, match="a journal's tables"):
         open_at(place)
 
 
