@@ -20,6 +20,7 @@ from baserunner.logs import Changes
 from baserunner.neighbours.cloudly import Cloudly, OutOfStep
 from baserunner.pace import retry_s
 from baserunner.problems import EpochOver, Malformed, NeighbourProblem, Refused, Unreachable
+from baserunner.retention import retain
 from baserunner.shared import Shared
 from interfaces.heartbeat import HeartbeatAnswer
 from interfaces.journal import (
@@ -39,8 +40,6 @@ log = logging.getLogger(__name__)
 
 SHIP_EVERY_S = 300.0
 """How long heartbeats and progress lines may wait; transitions are shipped at once."""
-KEEP_LOG_FACTS = 2000
-"""Acked heartbeats and progress lines kept on the device: a day's worth, for whoever debugs there."""
 WORTH_SAYING = 5
 """So many tries in a row without an answer are said in the report; fewer are weather."""
 MAX_REST_S = 3600.0
@@ -188,13 +187,15 @@ class Shipping:
         misses, shared = 0, self._shared
         while True:
             await shared.ship_alarm.wait(SHIP_EVERY_S)
+            shared.journal.sync()
+            retain(shared.journal)
             if shared.node_token is None:
                 continue
             try:
                 rest_s = await self._shipper.ship(shared.node_token)
                 self._trouble.tell(logging.INFO, log, "")
                 misses, self._not_shipped = 0, ""
-                shared.journal.trim(keep=KEEP_LOG_FACTS)
+                retain(shared.journal)
             except NeighbourProblem as problem:
                 misses += 1
                 rest_s = self._after(problem, misses)

@@ -1,8 +1,8 @@
 """The heartbeat machine: one stream per run of the agent, in the journal's log lane. Pure.
 
 Laws:
-- A heartbeat changes nothing on the device, so `heartbeat-sent` need not be durable before the request goes out; it
-  becomes durable with the answer, in one flush. That keeps a heartbeat at one flush of the disk.
+- A heartbeat changes nothing on the device, so neither its sending nor its answer need be durable at once: they wait
+  for the next durable fact, or for the flush before the next shipping. An idle device flushes once in five minutes.
 - A node that Cloudly no longer knows stops asking: `rejected` is final for the run's heartbeats, and enrollment
   begins again (see `enrollment/machine.py`).
 - Acked heartbeats are folded into one summary fact by the journal's retention.

@@ -88,6 +88,7 @@ class HeartbeatSteps:
                 "next_s": round(next_heartbeat_s(answer.heartbeat_every_s, self._world), 3),
                 "incarnation": answer.incarnation,
             },
+            soon=True,
         )
 
     def _unanswered(
@@ -96,7 +97,8 @@ class HeartbeatSteps:
         wait_s = retry_s(attempt.believed.misses + 1, self._world, asked_s=asked_s)
         if asked_s is not None:
             self._not_before = self._world.monotonic() + wait_s
-        return Happened("heartbeat-unanswered", {"reason": reason, "retry_s": round(wait_s, 3)})
+        data = {"reason": reason, "retry_s": round(wait_s, 3)}
+        return Happened("heartbeat-unanswered", data, soon=True)
 
     def _left_s(self, attempt: Attempt) -> float:
         entered = attempt.entered
