@@ -24,12 +24,13 @@ from baserunner.epochs import Epochs
 from baserunner.identity import Identity, read_identity
 from baserunner.life import Life
 from baserunner.locks import UpdateLock
-from baserunner.logs import Changes
+from baserunner.logs import Changes, RedactingFormatter
 from baserunner.neighbours.cloudly import HttpCloudly
 from baserunner.neighbours.host import Host, RealHost
 from baserunner.neighbours.supervisor import HttpSupervisor
 from baserunner.pace import next_heartbeat_s, retry_s
 from baserunner.problems import EpochOver, IdentityProblem, NeighbourProblem, Refused, Unreachable
+from baserunner.recent import RecentLines
 from baserunner.report import Seen, look_at_supervisor, report
 from baserunner.settings import Settings
 from baserunner.shared import Neighbours
@@ -67,6 +68,10 @@ class Agent:
 
     async def run(self) -> None:
         """Raises AlreadyRunning when another agent has this data directory."""
+        with self.near.recent.listening():
+            await self._run()
+
+    async def _run(self) -> None:
         async with anyio.create_task_group() as tasks:
             if self.watchdog is not None:
                 tasks.start_soon(self.watchdog.feed, self.near.world)
@@ -205,12 +210,15 @@ def neighbours(  # noqa: PLR0913 - the seams, each once
     supervisor_transport: httpx.AsyncBaseTransport | None = None,
     host: Host | None = None,
     points: Callable[[str], None] = lambda _: None,
-    hide: Callable[[str], None] = lambda _: None,
+    formatter: RedactingFormatter | None = None,
 ) -> Neighbours:
-    """Everyone the agent talks to; the transports are where tests put a simulated world."""
-    supervisor = None
+    """Everyone the agent talks to; the transports are where tests put a simulated world.
+
+    `formatter`: the log's, which is told every secret.
+    """
+    supervisor, formatter = None, formatter or RedactingFormatter()
     if settings.supervisor_address is not None and settings.supervisor_key is not None:
-        hide(settings.supervisor_key.get_secret_value())
+        formatter.hide(settings.supervisor_key.get_secret_value())
         supervisor = HttpSupervisor(
             _client(settings.supervisor_address, supervisor_transport),
             settings.supervisor_address,
@@ -225,8 +233,10 @@ def neighbours(  # noqa: PLR0913 - the seams, each once
         supervisor=supervisor,
         host=host or RealHost(settings.data_dir),
         lock=UpdateLock(settings.lock_dir),
+        recent=RecentLines(world, formatter),
         points=points,
-        hide=hide,
+        hide=formatter.hide,
+        redact=formatter.redact,
     )
 
 

@@ -64,6 +64,10 @@ class Alarm:
         return rung
 
 
+async def _nothing_before(_stream: Stream[Any], _outcome: Happened) -> None:
+    """Facts come without notes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Driver:
     """What driving needs beside the steps."""
@@ -73,6 +77,8 @@ class Driver:
     """How soon to look again when a neighbour did not answer."""
     recorded: Callable[[Stream[Any]], None] = lambda _: None
     """Told after each fact that was written."""
+    before: Callable[[Stream[Any], Happened], Awaitable[None]] = _nothing_before
+    """Awaited before each fact is written: for notes that belong with it, so that one sync makes both durable."""
     points: Callable[[str], None] = lambda _: None
     """Told after each step, before its fact is written: where a harness kills."""
 
@@ -88,11 +94,12 @@ class Driver:
 
         Raises JournalProblem when a fact cannot be written. A problem that stays the same is logged once.
         """
-        trouble = Changes()
+        trouble, waiting = Changes(), Changes()
         while not stream.ended:
-            outcome = await self._step(stream, steps[stream.state], trouble)
+            outcome = await self._step(stream, steps[stream.state], trouble, waiting)
             self.points(f"after-step:{stream.name.partition('/')[0]}:{stream.state}")
             if isinstance(outcome, Happened):
+                await self.before(stream, outcome)
                 fact = stream.record(outcome.kind, outcome.data, soon=outcome.soon)
                 log.info("%s %s: %s -> %s", stream.name, fact.kind, fact.src, fact.dst)
                 self.recorded(stream)
@@ -101,13 +108,17 @@ class Driver:
             else:
                 await alarm.wait(max(outcome.seconds, LEAST_WAIT_S))
 
-    async def _step(self, stream: Stream[S], step: Step[S], trouble: Changes) -> Happened | Later:
+    async def _step(
+        self, stream: Stream[S], step: Step[S], trouble: Changes, waiting: Changes
+    ) -> Happened | Later:
         try:
             outcome = await step(stream)
         except (NeighbourProblem, LockProblem) as problem:
             trouble.tell(logging.WARNING, log, f"{stream.name} waits in {stream.state}: {problem}")
             return Later(self.retry_s, str(problem))
         trouble.tell(logging.INFO, log, "")
+        if isinstance(outcome, Later) and outcome.why:
+            waiting.tell(logging.INFO, log, f"{stream.name} waits in {stream.state}: {outcome.why}")
         return outcome
 
 

@@ -48,9 +48,12 @@ class RedactingFormatter(logging.Formatter):
             self._secrets.add(secret)
 
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        said = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.getMessage())
-        text = f"{at}Z {record.levelname.lower():7} {record.name} {said}"
+        return self.line(record, at=datetime.fromtimestamp(record.created, UTC))
+
+    def line(self, record: logging.LogRecord, *, at: datetime) -> str:
+        """The record as one line told at that moment, without its traceback; not redacted yet."""
+        time = at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        text = f"{time}Z {record.levelname.lower():7} {record.name} {one_line(record.getMessage())}"
         if record.exc_info and record.exc_info[1] is not None:
             text += "\n" + self.formatException(record.exc_info)
         return self.redact(text)
@@ -61,11 +64,19 @@ class RedactingFormatter(logging.Formatter):
         return TOKENS.sub(lambda m: f"{m[1] or m[2] or m[3]}[secret]", text)
 
 
+def one_line(text: str) -> str:
+    """With every control character spelled out, so that it can neither end the line nor paint it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def set_up(level: str, secrets: Iterable[str]) -> RedactingFormatter:
     """One handler on stderr. httpx and its like stay at WARNING: at INFO they print URLs, at DEBUG headers."""
     formatter = RedactingFormatter(secrets)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.setLevel(level)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -8,12 +8,14 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from baserunner.attempt_log import AttemptLog
 from baserunner.clock import Clock
 from baserunner.drive import Alarm, Driver
 from baserunner.locks import UpdateLock
 from baserunner.neighbours.cloudly import Cloudly
 from baserunner.neighbours.host import Host
 from baserunner.neighbours.supervisor import Supervisor
+from baserunner.recent import RecentLines
 from baserunner.report import Seen
 from baserunner.settings import Settings
 from interfaces.desired import DesiredState
@@ -35,6 +37,9 @@ class Neighbours:
     supervisor: Supervisor | None
     host: Host
     lock: UpdateLock
+    recent: RecentLines
+    redact: Callable[[str], str]
+    """Replaces in a text what the log must never show."""
     points: Callable[[str], None] = lambda _: None
     hide: Callable[[str], None] = lambda _: None
     """Told each secret that the log must never show."""
@@ -60,6 +65,15 @@ class Shared:
     def __post_init__(self) -> None:
         self.writer = new_id(self.near.world)
         """This opening of the journal: Cloudly tells two that speak in turn apart by it."""
+        near = self.near
+        self.attempt_log = AttemptLog(
+            journal=self.journal,
+            world=near.world,
+            supervisor=near.supervisor,
+            host=near.host,
+            recent=near.recent,
+            redact=near.redact,
+        )
         self.update_alarm = Alarm()
         self.ship_alarm = Alarm()
         self.enroll_alarm = Alarm()
@@ -69,6 +83,7 @@ class Shared:
             world=self.near.world,
             retry_s=retry_s,
             recorded=self.recorded,
+            before=self.attempt_log.before,
             points=self.near.points,
         )
 

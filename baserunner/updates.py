@@ -182,7 +182,7 @@ class Updates:
         if percent == before:
             return
         self.progress_percent = percent
-        self._shared.journal.note(stream, "progressed", {"percent": percent})
+        self._shared.attempt_log.progressed(stream, percent)
         self._shared.ship_alarm.ring()
 
 

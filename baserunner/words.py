@@ -32,6 +32,7 @@ SENTENCES: dict[str, str] = {
     "superseded":           "gives way: {reason}",
     "download-requested":   "will ask the Supervisor to download, under our update lock",
     "progressed":           "downloaded {percent} %",
+    "lines":                "{said}",
     "staged":               "every image is on the device, by digest; the old release still runs",
     "found-applied":        "the Supervisor already reports the release as applied",
     "download-failed":      "the download failed: {reason}",
@@ -67,4 +68,16 @@ def sentence(kind: str, values: Mapping[str, Any]) -> str:
     if template is None:
         return ", ".join(f"{name}={value}" for name, value in values.items())
     shown = {name: "nothing" if value is None else value for name, value in values.items()}
+    if kind == "lines":
+        shown["said"] = _lines_in_words(values)
     return template.format_map(_Values(shown))
+
+
+def _lines_in_words(values: Mapping[str, Any]) -> str:
+    """How many lines of which log went along, and the last of them."""
+    source, lines = values.get("source", "?"), list(values.get("lines", ()))
+    why = f" ({values['why']})" if values.get("why") else ""
+    if not lines:
+        return f"no lines of the {source}'s log{why}"
+    left_out = f", {values['omitted']} older ones left out" if values.get("omitted") else ""
+    return f"the last {len(lines)} lines of the {source}'s log{left_out}{why}; the last one: {lines[-1]}"

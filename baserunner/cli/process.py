@@ -36,7 +36,7 @@ def run_agent(settings: Settings) -> int:
     secrets = [s.get_secret_value() for s in (settings.join_token, settings.supervisor_key) if s]
     formatter = logs.set_up(settings.log_level, secrets)
     world = RealWorld()
-    near = neighbours(settings, world, hide=formatter.hide)
+    near = neighbours(settings, world, formatter=formatter)
     agent = Agent(settings, near, watchdog=Watchdog())
     code = 0
     try:
@@ -115,7 +115,7 @@ def enroll_now(settings: Settings, token: SecretStr) -> tuple[int, str]:
     except OSError as error:
         return 1, f"cannot write to {home}: {error.strerror}; is the data volume mounted?"
     world = RealWorld()
-    near = neighbours(settings, world, hide=formatter.hide)
+    near = neighbours(settings, world, formatter=formatter)
     try:
         if agent_pid(home) is not None:
             return anyio.run(_watch_enrollment, home, world)

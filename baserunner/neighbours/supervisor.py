@@ -8,6 +8,10 @@ Rules, each from a recording (tests/recordings):
 - `release` is the old one until an update has finished, and absent when there is none.
 - `update_failed` while a lock is held means "locked", not "failed".
 
+One is from its documentation and source, and not recorded: `POST /v2/journal-logs` (since 9.18.0; balena-supervisor,
+docs/API.md and src/device-api/v2.ts) runs `journalctl` on the host and pipes what that prints into the answer, without
+a content type. What `journalctl` has to complain about is not in it: a mistake is an empty answer.
+
 What it says goes into facts and reports, so every text is bounded here, at the door.
 """
 
@@ -19,13 +23,17 @@ from typing import Annotated, Protocol
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
-from baserunner.neighbours.bounded import Answer, exchange
+from baserunner.neighbours.bounded import Answer, Tail, exchange, read_tail
 from baserunner.problems import Locked, Malformed, Refused, Unreachable
 from interfaces.wire import Id
 
 WITHIN_S = 20.0
 """The slowest recorded answer of the calls used here took under 1 s; a busy Pi is allowed twenty times that."""
 
+LINES_WITHIN_S = 4.0
+"""Lines are commentary: nothing waits longer for them."""
+UNIT = "balena-supervisor.service"
+"""The Supervisor's own unit on the host."""
 
 Word = Annotated[str, StringConstraints(max_length=100)]
 Name = Annotated[str, StringConstraints(max_length=500)]
@@ -92,6 +100,7 @@ class Supervisor(Protocol):
     async def state(self) -> State: ...
     async def update(self, *, force: bool = False, cancel: bool = False) -> None: ...
     async def reboot(self) -> None: ...
+    async def host_journal(self, *, count: int, unit: str | None = None) -> Tail: ...
 
 
 class HttpSupervisor:
@@ -128,15 +137,30 @@ class HttpSupervisor:
             if problem.status is not None:
                 raise
 
+    async def host_journal(self, *, count: int, unit: str | None = None) -> Tail:
+        """The last lines of the host's journal, oldest first; of one unit, or of everything that runs there.
+
+        What containers print is among them: the engine logs to the host's journal, under the container's id.
+        """
+        asked: dict[str, object] = {"all": True, "follow": False, "count": count, "format": "short"}
+        path = "/v2/journal-logs"
+        request = self._request("POST", path, asked if unit is None else {**asked, "unit": unit})
+        tail = await read_tail(self._client, request, who="the Supervisor", within_s=LINES_WITHIN_S)
+        _judge(tail.answer, f"POST {path}")
+        return tail
+
     async def _ask(self, method: str, path: str, body: Mapping[str, bool] | None = None) -> Answer:
-        request = self._client.build_request(
+        request = self._request(method, path, body)
+        answer = await exchange(self._client, request, who="the Supervisor", within_s=WITHIN_S)
+        return _judge(answer, f"{method} {path}")
+
+    def _request(self, method: str, path: str, body: Mapping[str, object] | None) -> httpx.Request:
+        return self._client.build_request(
             method,
             self._address + path,
             json=body,
             headers={"Authorization": f"Bearer {self._key.get_secret_value()}"},
         )
-        answer = await exchange(self._client, request, who="the Supervisor", within_s=WITHIN_S)
-        return _judge(answer, f"{method} {path}")
 
 
 def _judge(answer: Answer, call: str) -> Answer:

@@ -11,6 +11,8 @@ Services misbehave by a label of the target state, `io.baseos.simulator.behaviou
 
 What it was told is in `supervisor.told`; over sockets, on the control port (`GET /told`).
 
+What the host's journal would say of all that is at `POST /v2/journal-logs`: from documentation, not recorded.
+
 Not simulated: VPN, deltas, the log stream, host configuration beyond the host name, contracts.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 from simulators.supervisor.backend import BackendSetup, BackendTargets
 from simulators.supervisor.engine import BEHAVIOUR_LABEL, Behaviour, ContainerEvent
+from simulators.supervisor.host_journal import Manner
 from simulators.supervisor.locks import directory_each, one_directory
 from simulators.supervisor.setup import Setup, Told
 from simulators.supervisor.sources import MemoryTargets, Reported, TargetSource, target_state
@@ -32,6 +35,7 @@ __all__ = [
     "Behaviour",
     "ContainerEvent",
     "HostFacts",
+    "Manner",
     "MemoryTargets",
     "Reported",
     "Setup",

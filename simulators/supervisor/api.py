@@ -1,7 +1,8 @@
 """The Supervisor's local API: every recorded route, as thin translations to what the Supervisor can do.
 
 Rules:
-- A route answers what was recorded for it, oddities included; `door.py` has let the caller in.
+- A route answers what was recorded for it, oddities included; `door.py` has let the caller in. `api_journal.py` has the
+  one that was not recorded.
 - `force` and `cancel` are read from the body only.
 - A body that is not JSON is 503, not 400; an update lock is 423.
 """
@@ -21,6 +22,7 @@ from interfaces.world import new_id
 from simulators.supervisor import actions, views
 from simulators.supervisor.api_apps import app_routes
 from simulators.supervisor.api_devices import device_routes
+from simulators.supervisor.api_journal import journal_routes
 from simulators.supervisor.door import ASKED_PATH, Door, access_of
 from simulators.supervisor.express import (
     Answer,
@@ -46,7 +48,7 @@ HOST_UPDATE: Final = "Waiting for Host OS update to finish"
 
 def local_api(supervisor: Supervisor) -> ASGIApp:
     """The whole of it as an ASGI app."""
-    table = {**ROUTES, **app_routes(), **device_routes()}
+    table = {**ROUTES, **app_routes(), **device_routes(), **journal_routes()}
     routes = [
         Route(path, _endpoint(supervisor, handler), methods=[method])
         for (method, path), handler in table.items()
@@ -103,6 +105,7 @@ async def _update(supervisor: Supervisor, request: Request) -> Answer:
     body = await body_of(request)
     force, cancel = truthy(body.get("force")), truthy(body.get("cancel"))
     supervisor.note("update", body)
+    supervisor.host_journal.supervisor("[api]     POST /v1/update 204 - 1.012 ms")
     if not force and not supervisor.settings.instant_updates:
         return send_text("Accepted", 202)
     supervisor.follower.notice(force=force, cancel=cancel)

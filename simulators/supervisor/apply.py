@@ -73,6 +73,7 @@ class Applier:
         self.abandon()
         with anyio.CancelScope() as self._apply:
             self._force, self._failures = force, 0
+            self._engine.journal.supervisor("[info]    Applying target state")
             self._engine.fleeting.applying = self._engine.fleeting.update_pending = True
             while not await self._tried():
                 await self._back_off()
@@ -83,11 +84,13 @@ class Applier:
             await self._engine.spend(self._engine.timings.look_s)
             self._keep()
             while (step := next_step(self._engine.kept)) is not None:
+                self._engine.journal.supervisor(f"[event]   Event: {type(step).__name__}")
                 await self._take(step)
                 self._keep()
                 await self._engine.spend(self._settle_s(step))
-        except (ApplyError, UpdatesLockedError):
+        except (ApplyError, UpdatesLockedError) as problem:
             self._failures += 1
+            self._engine.journal.supervisor(f"[error]   Updating failed, will try again: {problem}")
             self._engine.fleeting.update_failed = True
             self._engine.fleeting.rest()
             self._keep()
@@ -108,6 +111,7 @@ class Applier:
         fleeting = self._engine.fleeting
         fleeting.applying = fleeting.update_pending = False
         fleeting.update_failed = fleeting.update_downloaded = False
+        self._engine.journal.supervisor("[success] Device state apply success")
         self._apply = None
         self._keep()
 

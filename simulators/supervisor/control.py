@@ -3,6 +3,7 @@
 `GET /told`: what the Supervisor was told, oldest first. `GET /state`: is the host up, its boot id, its locks.
 `POST /behaviour` `{"service": "main", "behaviour": "crash-after-start"}`: from now on, whatever the label says.
 `POST /power-cut` `{"off_s": 3}` · `POST /restart` · `POST /power-on` · `POST /host-update` `{"in_progress": true}`.
+`POST /journal` `{"manner": "endless"}`: how `/v2/journal-logs` is answered from now on.
 
 Rules:
 - No secret is in any answer; it is for loopback, and it asks for no key.
@@ -21,6 +22,7 @@ from starlette.routing import Route
 
 from simulators.supervisor.engine import Behaviour
 from simulators.supervisor.express import BadBodyError, body_of
+from simulators.supervisor.host_journal import Manner
 
 if TYPE_CHECKING:
     from simulators.supervisor.supervisor import Supervisor
@@ -38,6 +40,7 @@ def control_app(supervisor: Supervisor) -> Starlette:
         ("POST", "/power-on"):    _power_on,
         ("POST", "/restart"):     _restart,
         ("POST", "/host-update"): _host_update,
+        ("POST", "/journal"):     _journal,
     }
     # fmt: on
     return Starlette(
@@ -98,4 +101,9 @@ def _restart(supervisor: Supervisor, _body: dict[str, Any]) -> Response:
 
 def _host_update(supervisor: Supervisor, body: dict[str, Any]) -> Response:
     supervisor.host_update_in_progress = bool(body["in_progress"])
+    return Response(status_code=204)
+
+
+def _journal(supervisor: Supervisor, body: dict[str, Any]) -> Response:
+    supervisor.host_journal.manner = Manner(body["manner"])
     return Response(status_code=204)

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from interfaces.world import World
+from simulators.supervisor.host_journal import HostJournal
 from simulators.supervisor.plan import Fetch, Start
 from simulators.supervisor.state import Container, Fleeting, Image, Kept, Life, Work, image_of
 from simulators.supervisor.timings import Timings
@@ -57,6 +58,7 @@ class Engine:
     fleeting: Fleeting
     timings: Timings
     speed: float
+    journal: HostJournal
     notify: Callable[[ContainerEvent, Container], None]
     told_behaviours: dict[str, Behaviour] = field(default_factory=dict)
     starts: Counter[str] = field(default_factory=Counter)
@@ -88,6 +90,8 @@ class Engine:
         with self._busy(works):
             if refused:
                 await self.spend(self.timings.refuse_s)
+                unknown = f"manifest for {refused[0]} not found: manifest unknown"
+                self.journal.engine("error", f"Not continuing with pull after error: {unknown}")
                 raise ApplyError(f"no such image: {refused[0]}")
             for percent in PROGRESS:
                 for work in works:
@@ -135,6 +139,7 @@ class Engine:
         await self.spend(self.timings.start_s)
         self.fleeting.services.pop(container.id, None)
         if self.behaviour(container.service, container.labels) is Behaviour.NEVER_STARTS:
+            self.journal.engine("error", f"Handler for POST /containers/{container.id[:12]}/start")
             raise ApplyError(f"cannot start {container.service}")
         self.run(container)
         return container
@@ -172,6 +177,8 @@ class Engine:
         if self._is_another_life(container, start, Life.RUNNING):
             return
         container.life = Life.EXITED
+        self.journal.container(container.id, f"{container.service}: fatal: a simulated crash")
+        self.journal.engine("info", f"ignoring event: container {container.id[:12]} died")
         self.notify(ContainerEvent.CRASHED, container)
         await self.spend(self.timings.crash_gap_s)
         if not self._is_another_life(container, start, Life.EXITED):

@@ -24,13 +24,14 @@ from simulators.supervisor.api import local_api
 from simulators.supervisor.apply import Applier
 from simulators.supervisor.engine import Behaviour, ContainerEvent, Engine
 from simulators.supervisor.follow import Follower
+from simulators.supervisor.host_journal import HostJournal
 from simulators.supervisor.locks import Locks, owner_of
 from simulators.supervisor.memory import Memory
 from simulators.supervisor.reports import Reports
 from simulators.supervisor.settings import Settings
 from simulators.supervisor.setup import After, Setup, Told
 from simulators.supervisor.sources import TargetSource
-from simulators.supervisor.state import Container, Fleeting, Identity, Kept, Life
+from simulators.supervisor.state import VERSION, Container, Fleeting, Identity, Kept, Life
 from simulators.world import SimWorld
 
 
@@ -46,8 +47,17 @@ class Supervisor:
         self._memory = Memory(setup.state_directory)
         self.kept = self._memory.load() or _new(world, setup)
         self.fleeting = Fleeting()
+        self.host_journal: Final = HostJournal(
+            world, lambda: self.kept.hostname or setup.host.hostname
+        )
         self.engine = Engine(
-            world, self.kept, self.fleeting, setup.timings, setup.speed, self._on_container
+            world,
+            self.kept,
+            self.fleeting,
+            setup.timings,
+            setup.speed,
+            self.host_journal,
+            self._on_container,
         )
         self.locks = Locks(setup.lock_directory, self._lock_deleted, setup.lock_owner or owner_of)
         self.applier = Applier(
@@ -121,6 +131,7 @@ class Supervisor:
     async def _live(self, task_status: anyio.abc.TaskStatus[None]) -> None:
         self.fleeting.reset()
         self._after = After.NOTHING
+        self.host_journal.supervisor(f"[info]    Supervisor v{VERSION} starting up...")
         try:
             with anyio.CancelScope() as self._life:
                 async with anyio.create_task_group() as self._tasks:
