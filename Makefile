@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 UV     := uv==0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check bench lock lock-check docs docs-check check-arm image clean
+.PHONY: help setup run demo test check fault-sweep bench lock lock-check docs docs-check check-arm image clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(READY) lock-check ## Everything CI asks: format, lint, types, import co
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tools.docs --check
 	$(BIN)/python -m pytest -q
+
+fault-sweep: $(READY) ## Let the disk fail at every call of a story, with every errno (10 minutes; EVERY=n: a share)
+	@$(BIN)/python -m tests.faults.run_sweep --every $(or $(EVERY),1)
 
 bench: $(READY) ## Measure; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks

@@ -103,6 +103,8 @@ def create(path: Path, *, epoch: str, connect: Callable[[Path], sqlite3.Connecti
         connection.execute("INSERT INTO room VALUES (zeroblob(?))", (FREE_PAGES_BYTES,))
         connection.execute("DROP TABLE room")
         connection.execute("COMMIT")
+        # Closing does this too, but keeps it to itself when it fails: the database would be moved without its WAL.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         connection.close()
     building.rename(path)
