@@ -5,6 +5,7 @@ Laws:
   asking again with the same secret gets the same node token.
 - `asking` means "Cloudly may have heard us". Its step looks into state.json first: the answer may already be there.
 - A refusal is final for the join token that was refused, and for nothing else.
+- A device that was fenced enrolls as its host's own node, if that is another one, and in a new epoch of its journal.
 
 Source: DESIGN section 5, "Enrollment survives a lost answer".
 """
@@ -63,6 +64,8 @@ class Enrollment:
     reason: str = ""
     """The last problem or refusal, in words."""
     retry_s: float = 0.0
+    fenced: bool = False
+    """Another device speaks as the node that this one was."""
 
 
 def fold(believed: Enrollment, fact: Fact) -> Enrollment:
@@ -85,6 +88,7 @@ def fold(believed: Enrollment, fact: Fact) -> Enrollment:
                 node_id=values["node_id"],
                 reason=values["reason"],
                 token_fingerprint=values["token_fingerprint"],
+                fenced=values.get("code") == "fenced",
             )
         case "token-given":
             return replace(believed, asks=0, reason="")

@@ -13,7 +13,7 @@ from baserunner.enrollment.machine import Enrollment
 from baserunner.identity import Identity, fingerprint, read_identity, set_aside, write_identity
 from baserunner.neighbours.cloudly import Cloudly
 from baserunner.pace import retry_s
-from baserunner.problems import IdentityDamaged, Malformed, Refused, Unreachable
+from baserunner.problems import EpochOver, IdentityDamaged, Malformed, Refused, Unreachable
 from interfaces.enrollment import RegisterRequest
 from interfaces.world import World, new_id, new_secret
 from journal.recall import Stream
@@ -85,7 +85,7 @@ class EnrollmentSteps:
             return Happened("token-missing")
         identity = read_identity(self._home)
         if identity is None or identity.enrollment != attempt.name:
-            identity = self._draw(attempt.name, identity)
+            identity = self._draw(attempt.name, identity, fenced=attempt.believed.fenced)
         return Happened(
             "register-requested",
             {"node_id": identity.node_id, "token_fingerprint": fingerprint(token)},
@@ -130,6 +130,8 @@ class EnrollmentSteps:
         try:
             answer = await self._cloudly.register(request, token)
         except Refused as refusal:
+            if refusal.code == "fenced":
+                raise EpochOver("fenced", f"epoch {self._epoch} is no longer the node's") from None
             if refusal.code not in REFUSALS:
                 return self._unanswered(attempt, str(refusal))
             return Happened("register-refused", {"reason": str(refusal), "code": refusal.code})
@@ -172,10 +174,14 @@ class EnrollmentSteps:
             aside = set_aside(self._home)
             return None, f"{problem}; kept as {aside.name}"
 
-    def _draw(self, enrollment: str, before: Identity | None) -> Identity:
-        """A fresh secret for this enrollment, durable when this returns. The node id stays what it ever was."""
+    def _draw(self, enrollment: str, before: Identity | None, *, fenced: bool = False) -> Identity:
+        """A fresh secret for this enrollment, durable when this returns.
+
+        The node id stays what it ever was, unless another device has it: then a clone becomes its own host's node.
+        """
         node_id = (
-            (before.node_id if before else None)
+            (self._device_uuid if fenced else None)
+            or (before.node_id if before else None)
             or self._known_node_id()
             or self._device_uuid
             or new_id(self._world)

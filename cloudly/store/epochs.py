@@ -93,7 +93,8 @@ def record(
     """Gaps of one lane, which is named by its node, the number of its epoch and its name."""
     db.executemany(
         "INSERT INTO lane_gap(node, epoch_n, lane, first_seq, last_seq, at_ms, why, kinds, since_ms, until_ms,"
-        " last_hash) VALUES(?,?,?,?,?,?,?,?,?,?,?)",
+        " last_hash) VALUES(?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(node, epoch_n, lane, first_seq) DO UPDATE SET"
+        " last_seq=max(last_seq, excluded.last_seq)",
         [
             (*lane, one.first_seq, one.last_seq, now_ms, one.why,
              json.dumps(one.kinds, sort_keys=True), one.since_ms, one.until_ms, one.last_hash)

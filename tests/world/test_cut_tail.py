@@ -83,6 +83,20 @@ def cut_lane(database: sqlite3.Connection, lane: Lane, n: int) -> None:
     )
 
 
+def forget_later_epochs(place: Place) -> None:
+    """Cloudly is as it was: an earlier prefix that lost its tail has begun another epoch, which fences this one."""
+
+    def forget(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM lane_gap")
+        for table in ("lane", "journal_chunk", "transition", "stream"):
+            db.execute(f"DELETE FROM {table} WHERE epoch_n > 1")  # noqa: S608 - names of ours
+        db.execute("DELETE FROM epoch WHERE n > 1")
+        db.execute("UPDATE epoch SET closed_at_ms = NULL")
+        db.execute("UPDATE voice SET epoch_n = 1, writer = NULL")
+
+    place.store.write_now(forget)
+
+
 def ends(home: Path) -> dict[str, str]:
     """Where enrollments and updates stand, in the order of their first facts."""
     with open_reader(home) as reader:
@@ -102,6 +116,7 @@ async def resume_each(
     wrong = []
     for keep in prefixes:
         cut_after(place, whole, keep)
+        forget_later_epochs(place)
         assert core_facts(place.home) == keep
         told = place.cancels()
         place.start_agent()
