@@ -35,7 +35,7 @@ class Anchor:
 
         A new journal on a device that had another says so in its first fact.
         """
-        held = self._read()
+        held = self.held()
         if held is not None and journal.newest_n() == 0 and held[0] != journal.epoch:
             journal.append("epoch/1", "epoch-began", "", "", _after_a_lost_disk(*held))
         elif held is not None:
@@ -60,7 +60,7 @@ class Anchor:
             self._held = text
             self._trouble.tell(logging.INFO, log, "")
 
-    def _read(self) -> tuple[str, dict[Lane, Head]] | None:
+    def held(self) -> tuple[str, dict[Lane, Head]] | None:
         """What was held; None when there is nothing, or nothing that can be read: then it says nothing."""
         if self._path is None:
             return None
@@ -80,7 +80,6 @@ class Anchor:
 
 
 def _judge(journal: Journal, epoch: str, held: dict[Lane, Head]) -> None:
-    known = {lane.value: head.seq for lane, head in held.items()}
     if epoch != journal.epoch:
         if _began_after(journal, epoch):
             return
@@ -90,16 +89,19 @@ def _judge(journal: Journal, epoch: str, held: dict[Lane, Head]) -> None:
         head = journal.head(lane)
         if head.seq < then.seq:
             seen = f"the {lane} lane ends at {head.seq}, and had come to {then.seq}"
-            raise EpochOver("tail-lost", f"{seen} by the anchor: its tail was lost", known)
+            raise EpochOver("tail-lost", f"{seen} by the anchor: its tail was lost")
         if journal.hash_at(lane, then.seq) not in {None, then.hash}:
             said = f"{lane} {then.seq} is not the fact that the anchor holds"
-            raise EpochOver("forked", said, known)
+            raise EpochOver("forked", said)
 
 
 def _began_after(journal: Journal, epoch: str) -> bool:
-    """Whether this journal's first fact says that it follows that epoch: the anchor had not been told yet."""
+    """Whether this journal's first fact says that it knows of that epoch: the anchor had not been told yet."""
     first = journal.facts(lane=Lane.CORE, limit=1)
-    return bool(first) and first[0].values.get("from") == epoch
+    if not first or first[0].kind != "epoch-began":
+        return False
+    said = first[0].values
+    return epoch in {said.get("from"), (said.get("known") or {}).get("epoch")}
 
 
 def _after_a_lost_disk(epoch: str, held: dict[Lane, Head]) -> dict[str, object]:

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from baserunner.anchor import Anchor
 from baserunner.problems import EpochOver
 from baserunner.settings import Settings
 from baserunner.shared import Neighbours
@@ -29,6 +30,7 @@ class Epochs:
     def __init__(self, settings: Settings, near: Neighbours) -> None:
         self._settings = settings
         self._near = near
+        self._anchor = Anchor(settings.anchor_dir)
         self._begun: deque[float] = deque(maxlen=MOST)
 
     def begin(self, over: EpochOver) -> str:
@@ -46,7 +48,7 @@ class Epochs:
                 why=over.why,
                 problem=str(over),
                 wanted=self._still_needed(),
-                known=over.known,
+                known=self._known(),
             )
         except JournalProblem as problem:
             return f"{over}; and a new epoch could not begin: {problem}"
@@ -57,6 +59,14 @@ class Epochs:
             began.kept_in,
         )  # fmt: skip
         return ""
+
+    def _known(self) -> dict[str, object]:
+        """What the anchor holds of the epoch that ends, or of one after it."""
+        held = self._anchor.held()
+        if held is None:
+            return {}
+        epoch, heads = held
+        return {"epoch": epoch, "lanes": {lane.value: head.seq for lane, head in heads.items()}}
 
     def _still_needed(self) -> Callable[[StreamInfo], bool]:
         """The latest enrollment, and the attempts that must not be made again. Where nobody can say: all of them."""

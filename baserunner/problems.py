@@ -17,8 +17,6 @@ In normal operation a neighbour's problem becomes a fact or a value inside the p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 
 class BaserunnerProblem(Exception):
     """Base of all of ours."""
@@ -41,15 +39,11 @@ class LockProblem(BaserunnerProblem):
 
 
 class EpochOver(BaserunnerProblem):
-    """This journal can no longer be continued. `why`: tail-lost, forked, fenced (journal/succession.py).
+    """This journal can no longer be continued. `why`: tail-lost, forked, fenced, salvaged (journal/succession.py)."""
 
-    `known`: up to which seq each lane is known, elsewhere, to have come.
-    """
-
-    def __init__(self, why: str, text: str, known: Mapping[str, int] | None = None) -> None:
+    def __init__(self, why: str, text: str) -> None:
         super().__init__(text)
         self.why = why
-        self.known = dict(known or {})
 
 
 class NeighbourProblem(BaserunnerProblem):

@@ -80,20 +80,20 @@ class Shipper:
         try:
             self.journal.ack(lane, ack.seq, theirs)
         except Fork as fork:
-            raise EpochOver("forked", str(fork), {lane.value: ack.seq}) from None
+            raise EpochOver("forked", str(fork)) from None
 
     def must_be_ours(self, end: Ack) -> None:
         """Raises EpochOver when this lane was further, or elsewhere. `end`: what Cloudly has, or heard of."""
         if end.epoch != self.journal.epoch:
             return
-        lane, known = Lane(end.lane.value), {end.lane.value: end.seq}
+        lane = Lane(end.lane.value)
         head = self.journal.head(lane)
         if end.seq > head.seq:
             seen = f"the {lane} lane ends at {head.seq}, and Cloudly knows of {end.seq}"
-            raise EpochOver("tail-lost", f"{seen}: its tail was lost", known)
+            raise EpochOver("tail-lost", f"{seen}: its tail was lost")
         ours = self.journal.hash_at(lane, end.seq)
         if end.seq > 0 and ours is not None and ours.hex() != end.hash:
-            raise EpochOver("forked", f"{lane} {end.seq} is another fact at Cloudly", known)
+            raise EpochOver("forked", f"{lane} {end.seq} is another fact at Cloudly")
 
     def pending(self, lane: Lane) -> bool:
         """Whether this lane has durable facts that Cloudly has not acked."""
@@ -155,7 +155,7 @@ class Shipper:
             raise out_of_step
         self.acked(ack)
         if out_of_step.code == "fork":
-            raise EpochOver("forked", str(out_of_step), {lane.value: ack.seq})
+            raise EpochOver("forked", str(out_of_step))
         log.info("%s lane: going on after %d, which is what Cloudly has", lane, ack.seq)
 
 

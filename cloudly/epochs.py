@@ -62,6 +62,9 @@ class Began:
     lanes: Mapping[str, LaneBefore] = field(default_factory=dict)
     carried: Mapping[str, int] = field(default_factory=dict)
     """Per lane, up to which seq of the new epoch the facts are copies."""
+    known_epoch: str = ""
+    known: Mapping[str, int] = field(default_factory=dict)
+    """How far each lane of that epoch had come, by what the device had outside its data directory."""
 
 
 def words(why: str) -> str:
@@ -82,13 +85,17 @@ def began(batch: Batch) -> Began | None:
 def read(data: Mapping[str, Any]) -> Began:
     """The note's data, tolerantly: it is a device's word."""
     lanes, carried = mapping(data.get("lanes")), mapping(data.get("carried"))
+    known = mapping(data.get("known"))
+    known_lanes, known_epoch = mapping(known.get("lanes")), (text(known.get("epoch")) or "")[:64]
     return Began(
         why=(text(data.get("why")) or UNANNOUNCED)[:200],
-        predecessor=(text(data.get("from")) or "")[:64],
+        predecessor=(text(data.get("from")) or known_epoch)[:64],
         problem=(text(data.get("problem")) or "")[:2000],
         kept_in=(text(data.get("kept_in")) or "")[:200],
         lanes={lane.value: _lane(mapping(lanes.get(lane.value))) for lane in Lane},
         carried={lane.value: _seq(carried.get(lane.value)) for lane in Lane},
+        known_epoch=known_epoch,
+        known={lane.value: _seq(known_lanes.get(lane.value)) for lane in Lane},
     )
 
 

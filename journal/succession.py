@@ -77,14 +77,14 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     why: str,
     problem: str,
     wanted: Callable[[StreamInfo], bool],
-    known: Mapping[str, int] | None = None,
+    known: Mapping[str, object] | None = None,
     points: Points = _no_points,
 ) -> Succession:
     """The journal must be closed in this process. Raises AlreadyRunning, NotWritable, NoSpace; Damaged, FromTheFuture.
 
     `wanted` is asked of the streams that have ended: which will be read again. The open ones are carried in any case.
-    `why` is salvaged, tail-lost, forked or fenced, `problem` a sentence, `known` how far each lane had come by what is
-    known elsewhere. `points` hears every step (`finish`), and
+    `why` is salvaged, tail-lost, forked or fenced, `problem` a sentence; `known`, if anything outside this directory
+    knew of an epoch, that `epoch` and how far its `lanes` had come. `points` hears every step (`finish`), and
     before them `built` and `decided`.
     """
     from journal.salvage import salvage

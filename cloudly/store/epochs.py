@@ -66,6 +66,8 @@ def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms:
             number,
         ),
     )
+    if note.known_epoch != note.predecessor:
+        _known_elsewhere(db, node, number, note, now_ms)
     before = number_of(db, node, note.predecessor)
     if before is None or before >= number:
         return
@@ -73,12 +75,27 @@ def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms:
     for name in Lane:
         lane = known.get(name.value)
         ack, heard = (lane["ack_seq"], lane["head_seq"]) if lane is not None else (0, 0)
+        if note.known_epoch == note.predecessor:
+            heard = max(heard, note.known[name.value])
         lost = epochs.lost_of(note.lanes[name.value], note, ack=ack, heard=heard)
         db.execute(
             "DELETE FROM lane_gap WHERE node=? AND epoch_n=? AND lane=? AND first_seq>?",
             (node, before, name.value, ack),
         )
         record(db, (node, before, name.value), lost, now_ms)
+
+
+def _known_elsewhere(
+    db: Connection, node: int, number: int, note: epochs.Began, now_ms: int
+) -> None:
+    """The device went on from an older journal: what it had outside of it knows of a newer one, which is lost."""
+    lost = number_of(db, node, note.known_epoch)
+    if lost is None or lost >= number:
+        return
+    acked = {lane["lane"]: lane["ack_seq"] for lane in _lanes(db, node, lost)}
+    for name in Lane:
+        missing = epochs.left_behind(acked.get(name.value, 0), note.known[name.value])
+        record(db, (node, lost, name.value), missing, now_ms)
 
 
 def _lanes(db: Connection, node: int, number: int) -> list[Row]:
