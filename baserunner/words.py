@@ -80,4 +80,6 @@ def _lines_in_words(values: Mapping[str, Any]) -> str:
     if not lines:
         return f"no lines of the {source}'s log{why}"
     left_out = f", {values['omitted']} older ones left out" if values.get("omitted") else ""
+    if len(lines) == 1:
+        return f"one line of the {source}'s log{left_out}{why}: {lines[0]}"
     return f"the last {len(lines)} lines of the {source}'s log{left_out}{why}; the last one: {lines[-1]}"

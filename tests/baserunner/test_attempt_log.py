@@ -331,5 +331,7 @@ def test_lines_are_told_in_one_sentence() -> None:
     assert sentence("lines", values) == (
         "the last 2 lines of the host's log, 3 older ones left out; the last one: b"
     )
+    one = {"source": "agent", "lines": ["a"], "omitted": 0}
+    assert sentence("lines", one) == "one line of the agent's log: a"
     none = {"source": "supervisor", "lines": [], "omitted": 0, "why": "it was silent"}
     assert sentence("lines", none) == "no lines of the supervisor's log (it was silent)"
