@@ -15,7 +15,10 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from baserunner.neighbours.bounded import Tail
+from baserunner.neighbours.supervisor import UNIT, HttpSupervisor
 from interfaces.world import RealWorld
 from tests.simulators.lab import UUID, target
 
@@ -111,6 +114,31 @@ def test_nonsense_on_the_control_port_is_refused(process: Process) -> None:
     for body in ({"service": "main", "behaviour": "dances"}, {}):
         answer = httpx.post(process.control + "/behaviour", json=body, trust_env=False)
         assert answer.status_code == 400
+
+
+def test_the_journal_of_the_host_is_piped_and_the_agent_leaves_one_that_never_ends(
+    process: Process,
+) -> None:
+    process.ask("POST", "/v2/local/target-state", json={"local": target(1)[UUID]})
+    process.until(lambda: process.get("/v2/state/status").get("release") is not None)
+
+    answer = process.ask("POST", "/v2/journal-logs", json={"unit": UNIT, "count": 3})
+
+    assert "content-type" not in answer.headers
+    assert len(answer.text.splitlines()) == 3
+    assert answer.text.endswith("[success] Device state apply success\n")
+    of_nobody = process.ask("POST", "/v2/journal-logs", json={"unit": "none.service"})
+    assert of_nobody.text == "-- No entries --\n"
+    stirred = httpx.post(process.control + "/journal", json={"manner": "endless"}, trust_env=False)
+    assert stirred.status_code == 204
+    tail = anyio.run(_host_journal, process.api)
+    assert tail.cut == "it went on for more than 4 s"
+    assert len(tail.lines) + tail.dropped > 10
+
+
+async def _host_journal(address: str) -> Tail:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await HttpSupervisor(client, address, SecretStr(KEY)).host_journal(count=10)
 
 
 def test_it_stops_on_sigterm_and_its_log_has_no_secret(process: Process) -> None:
