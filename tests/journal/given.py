@@ -94,7 +94,9 @@ def open_at(
     return Journal.open(place, stamp=ticking(), new_epoch=lambda: epoch, points=points)
 
 
-def write_story(journal: Journal, *, attempt: int = 1, upto: int = 4) -> list[Fact]:
+def write_story(
+    journal: Journal, *, attempt: int = 1, upto: int = 4, soon: bool = False
+) -> list[Fact]:
     """A whole update, or its first facts."""
     story: tuple[tuple[str, str, str, dict[str, object]], ...] = (
         ("offered", "new", "offered", {"release": "2.0.0"}),
@@ -102,8 +104,9 @@ def write_story(journal: Journal, *, attempt: int = 1, upto: int = 4) -> list[Fa
         ("apply-requested", "staged", "applying", {}),
         ("succeeded", "applying", "succeeded", {}),
     )
+    name = f"app-update/{attempt}"
     return [
-        journal.append(f"app-update/{attempt}", kind, src, dst, data, final=dst == "succeeded")
+        journal.append(name, kind, src, dst, data, soon=soon, final=dst == "succeeded")
         for kind, src, dst, data in story[:upto]
     ]
 
