@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ MAX_DATA = 65_536
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 _decode = json.JSONDecoder().decode
+_scan: Callable[[str, int], tuple[Any, int]] = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009 - not in typeshed
 
 
 class Lane(StrEnum):
@@ -35,6 +37,9 @@ class Stamp:
     mono_ms: int
     skew_ms: int | None = None
     """What to add to `at_ms` for the true time, as far as known in this boot; None: nobody has told the time."""
+
+
+_new = tuple.__new__
 
 
 class Head(NamedTuple):
@@ -65,10 +70,19 @@ class Fact(NamedTuple):
     data: str
     hash: bytes
 
+    @classmethod
+    def of(cls, lane: Lane, rows: list[tuple[Any, ...]]) -> list[Fact]:
+        """From rows of the lane's table: for many at once half the price of calling `Fact` for each."""
+        return [_new(cls, (lane, *row)) for row in rows]
+
     @property
     def values(self) -> dict[str, Any]:
-        values: dict[str, Any] = _decode(self.data)
-        return values
+        values: dict[str, Any]
+        try:  # Our own text has no space around it: half the price of looking for some.
+            values, end = _scan(self.data, 0)
+        except StopIteration:
+            end = -1
+        return values if end == len(self.data) else _decode(self.data)
 
     @property
     def stamp(self) -> Stamp:

@@ -228,7 +228,7 @@ class Reading:
             )
         else:
             rows = self._rows(query + " ORDER BY seq LIMIT ?", (*args, limit))
-        return [Fact(lane, *row) for row in rows]
+        return Fact.of(lane, rows)
 
     def _between(self, lane: Lane) -> str:
         return f"SELECT {self._columns} FROM {lane} WHERE seq > ? AND seq <= ?"  # noqa: S608 - ours

@@ -55,6 +55,8 @@ class Stream(Generic[S]):
         self.facts = 0
         self.last: Fact | None = None
         self._entered_by: Fact | None = None
+        self._moves: dict[tuple[str, str], str] = {}
+        """What the chart has answered; a long stream asks the same again and again."""
 
     @property
     def entered(self) -> Stamp | None:
@@ -83,11 +85,11 @@ class Stream(Generic[S]):
 
     def read(self, fact: Fact) -> None:
         """Believe a fact that is in the journal; raises Parked."""
-        try:
-            dst = self._machine.chart.next(self.state, fact.kind)
-        except IllegalFact as error:
-            raise Parked(self.name, fact, error.seen) from error
-        if fact.src != self.state or fact.dst != dst:
+        move = (self.state, fact.kind)
+        dst = self._moves.get(move)
+        if dst is None:
+            dst = self._moves[move] = self._asked(fact)
+        if fact.dst != dst or fact.src != self.state:
             raise Parked(
                 self.name, fact, f"it leads from {fact.src!r} to {fact.dst!r}, ours to {dst!r}"
             )
@@ -96,6 +98,12 @@ class Stream(Generic[S]):
         except Exception as error:
             raise Parked(self.name, fact, f"its data is unknown here ({error!r})") from error
         self._take(fact, believed)
+
+    def _asked(self, fact: Fact) -> str:
+        try:
+            return self._machine.chart.next(self.state, fact.kind)
+        except IllegalFact as error:
+            raise Parked(self.name, fact, error.seen) from error
 
     def _take(self, fact: Fact, believed: S) -> None:
         self.believed = believed
