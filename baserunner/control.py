@@ -28,6 +28,9 @@ from journal.recall import Stream, recall
 
 log = logging.getLogger(__name__)
 
+REMEMBERED_ENROLLMENTS = 20
+"""Among which our node id is looked for; each of them begins with it."""
+
 
 class Control:
     """`wait_for_beat` lets an order wait for what came of the next heartbeat."""
@@ -91,7 +94,7 @@ class Control:
 
     def latest_enrollment(self) -> Stream[enrollment.Enrollment] | None:
         journal = self._shared.journal
-        infos = journal.streams("enrollment")
+        infos = journal.streams("enrollment", newest=1)
         return recall(journal, infos[-1].name, enrollment.MACHINE) if infos else None
 
     def read_identity(self) -> Identity | None:
@@ -145,7 +148,7 @@ class Control:
 
     def _known_node_id(self) -> str | None:
         journal = self._shared.journal
-        for info in reversed(journal.streams("enrollment")):
+        for info in reversed(journal.streams("enrollment", newest=REMEMBERED_ENROLLMENTS)):
             node_id: str = recall(journal, info.name, enrollment.MACHINE).believed.node_id
             if node_id:
                 return node_id

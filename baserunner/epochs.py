@@ -74,8 +74,8 @@ class Epochs:
         try:
             with open_reader(self._settings.home) as reader:
                 for machine, kept in (("enrollment", 1), ("app-update", REMEMBERED_ATTEMPTS)):
-                    infos = reader.streams(machine)
-                    floors[machine] = _attempt(infos[-kept:][0]) if infos else 0
+                    infos = reader.streams(machine, newest=kept)
+                    floors[machine] = _attempt(infos[0]) if infos else 0
         except JournalProblem:
             pass
 

@@ -81,7 +81,7 @@ class Updates:
         if wanted is None:
             return "Cloudly wants no release of this node"
         said = f"Cloudly wants release {wanted.version} ({wanted.release})"
-        infos = self._shared.journal.streams("app-update")
+        infos = self._shared.journal.streams("app-update", newest=1)
         return f"{said}; {infos[-1].name} is {infos[-1].state}" if infos else said
 
     async def _drive(self) -> None:
@@ -149,7 +149,7 @@ class Updates:
     def _remember_attempts(self) -> None:
         """A deployment is attempted once: the last ones are remembered from the journal."""
         journal = self._shared.journal
-        for info in journal.streams("app-update")[-REMEMBERED_ATTEMPTS:]:
+        for info in journal.streams("app-update", newest=REMEMBERED_ATTEMPTS):
             if not info.ended:
                 continue
             try:
