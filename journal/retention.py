@@ -38,6 +38,10 @@ Note = tuple[str, str, dict[str, Any]]
 """Stream, kind and data of a line to write."""
 
 DAY_MS = 86_400_000
+NEAR = 1_000
+"""So many facts further an attempt's other lines are looked for."""
+STEP_BYTES = 256 * 1024
+"""Data that one step deletes or writes again at most: 64 pages, a quarter of the WAL's working size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +143,35 @@ def _why(*, full: bool) -> str:
 
 
 def _worth(journal: Reading, limits: Limits, lane: Lane, upto: int, *, why: str) -> Step | None:
-    """A step towards `upto`; None when what must be written for it takes as much place as what goes."""
-    base = journal.base(lane).seq
-    going = journal.facts(lane=lane, after=base, limit=min(limits.step, upto - base))
-    acked = journal.acked(lane).seq
+    """A step towards `upto`; None when what must be written for it takes as much place as what goes.
+
+    In a long lane it is taken all the same: behind the lines that are written again there is what may go.
+    """
+    going, acked = _oldest(journal, limits, lane, upto), journal.acked(lane).seq
     if lane is Lane.CORE:
         return Step(lane, going, acked, why, keep_attempts=limits.keep_attempts)
     kept = _last_lines(journal, limits, going) if why else []
     again = frozenset(fact.seq for fact in kept)
     notes = _told(fact for fact in going if fact.seq not in again)
     notes += [(fact.stream, fact.kind, _written(fact)) for fact in kept]
-    if 2 * len(notes) > len(going):
+    if 2 * len(notes) > len(going) and journal.head(lane).seq - going[-1].seq <= 2 * limits.step:
         return None
     return Step(lane, going, acked, why, notes, again, limits.keep_attempts)
+
+
+def _oldest(journal: Reading, limits: Limits, lane: Lane, upto: int) -> list[Fact]:
+    """At most a step of facts, and hardly more of data than a step may move."""
+    going: list[Fact] = []
+    size_bytes = 0
+    for page in journal.pages(lane, after=journal.base(lane).seq, upto=upto, size=50):
+        for fact in page[: limits.step - len(going)]:
+            size_bytes += len(fact.data)
+            if going and size_bytes > STEP_BYTES:
+                return going
+            going.append(fact)
+        if len(going) >= limits.step:
+            break
+    return going
 
 
 def _told(facts: Iterable[Fact]) -> list[Note]:
@@ -165,14 +185,32 @@ def _written(fact: Fact) -> dict[str, Any]:
 
 
 def _last_lines(journal: Reading, limits: Limits, going: list[Fact]) -> list[Fact]:
-    """The last lines, no progress, of the last failed attempts."""
-    lines: dict[str, list[Fact]] = {}
-    for fact in going:
-        if fact.is_note and fact.kind != KIND and fact.kind not in limits.progress:
-            lines.setdefault(fact.stream, []).append(fact)
-    failed = _failed(journal, limits, {split_name(name)[0] for name in lines}) if lines else set()
-    kept = [each for name in failed & set(lines) for each in lines[name][-limits.failure_lines :]]
+    """Of what goes, the last lines, no progress, of the last failed attempts."""
+    named = {fact.stream for fact in going if _is_line(fact, limits)}
+    failed = _failed(journal, limits, {split_name(name)[0] for name in named}) if named else set()
+    kept: list[Fact] = []
+    for name in failed & named:
+        lines = [fact for fact in going if fact.stream == name and _is_line(fact, limits)]
+        lines += [fact for fact in _near(journal, name, going[-1].seq) if _is_line(fact, limits)]
+        lines.sort(key=_first_seq)
+        kept += [fact for fact in lines[-limits.failure_lines :] if fact.seq <= going[-1].seq]
     return sorted(kept, key=lambda fact: fact.seq)
+
+
+def _near(journal: Reading, stream: str, after: int) -> list[Fact]:
+    """Lines of an attempt are written together: those that do not go with this step follow soon."""
+    pages = journal.pages(Lane.LOG, after=after, upto=after + NEAR, stream=stream)
+    return [fact for page in pages for fact in page]
+
+
+def _is_line(fact: Fact, limits: Limits) -> bool:
+    return fact.is_note and fact.kind != KIND and fact.kind not in limits.progress
+
+
+def _first_seq(line: Fact) -> int:
+    """Where it was written first."""
+    first = line.values.get("written")
+    return first["seq"] if isinstance(first, dict) and "seq" in first else line.seq
 
 
 def _failed(journal: Reading, limits: Limits, machines: set[str]) -> set[str]:
