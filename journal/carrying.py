@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from journal.facts import MAX_DATA, Fact, Head, Lane, StreamInfo, split_name
 from journal.problems import Malformed
-from journal.salvage import Found, Gone, LaneFound, Ranges, Salvaged, Trust, _gaps, told
+from journal.salvage import Found, LaneFound, Ranges, Salvaged, Trust, gaps
+from journal.tables import Gone, told
 
 EVIDENCE_FACTS = 500
 EVIDENCE_BYTES = 256 * 1024
@@ -246,7 +247,7 @@ def _seqs(lane: Lane, carried: Iterable[Fact], evidence: Iterable[Found]) -> set
 
 def _lost(known: LaneFound, there: set[int]) -> Ranges:
     acked = known.acked.seq
-    return _gaps(_runs(sorted(seq for seq in there if seq > acked)), acked, known.reached)
+    return gaps(_runs(sorted(seq for seq in there if seq > acked)), acked, known.reached)
 
 
 def _runs(seqs: Iterable[int]) -> Ranges:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +28,8 @@ FRAME_HEADER, WAL_HEADER = 24, 32
 TABLE_LEAF, TABLE_INNER, INDEX_LEAF, INDEX_INNER = 0x0D, 0x05, 0x0A, 0x02
 COMMITTED, BENEATH, UNCHECKED = 0, 1, 2
 """How much an image counts: as SQLite shows it; hidden by a newer one; in the WAL behind its last valid commit."""
+_WAL_MAGIC = 0x377F0682
+_MOST_PAGES = 1 << 24
 _MOST_CELLS = PAGE_BYTES // 4
 _MOST_PAYLOAD = 1 << 20
 
@@ -45,18 +47,27 @@ class Image:
     in_wal: bool
 
 
-class Pages:
-    """Of a journal and its WAL; either may be missing. Use it as a context manager."""
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """What a WAL holds: the newest committed image of each page, and what its checksums do not cover any more."""
 
-    def __init__(self, path: Path) -> None:
+    newest: dict[int, Image]
+    unchecked: list[Image]
+
+
+class Pages:
+    """Of a journal and its WAL; either may be missing. Use it as a context manager.
+
+    `frames`, from an earlier look at the same files, saves reading the WAL: its checksums cost 0.2 ms a frame.
+    """
+
+    def __init__(self, path: Path, frames: Frames | None = None) -> None:
         self.path = path
         self._db = _open(path)
         self._wal = _open(path.with_name(path.name + "-wal"))
         self.db_bytes, self.wal_bytes = _size(self._db), _size(self._wal)
-        self.frames = self.valid_frames = 0
-        self._newest: dict[int, Image] = {}
-        self._unchecked: list[Image] = []
-        self._read_wal()
+        self.frames = frames or _frames(self._wal, self.wal_bytes)
+        self._newest = self.frames.newest
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +88,10 @@ class Pages:
             number, COMMITTED, (number - 1) * PAGE_BYTES, in_wal=False
         )
         return self.read(image)
+
+    def is_hidden(self, number: int) -> bool:
+        """Whether the WAL holds a newer image than the database file."""
+        return number in self._newest
 
     def read(self, image: Image) -> bytes:
         fd = self._wal if image.in_wal else self._db
@@ -102,7 +117,7 @@ class Pages:
                 yield image
         yield from self._newest.values()
         yield from beneath
-        yield from self._unchecked
+        yield from self.frames.unchecked
 
     def rows(self, page: bytes, number: int) -> Iterator[tuple[int, Record]]:
         """The rows of a table's leaf, as (rowid, columns); a cell that cannot be read is left out."""
@@ -133,6 +148,23 @@ class Pages:
                 fresh = [child for child in _children(page, start) if child not in seen]
                 seen.update(fresh)
                 pending += reversed(fresh)
+
+    def leaves_of(self, root: int) -> Iterator[int]:
+        """Which pages a table's tree ends in, in its order."""
+        pending, seen = [root], {root}
+        while pending:
+            number = pending.pop()
+            page = self.newest(number)
+            if page and page[0] == TABLE_INNER:
+                fresh = [child for child in _children(page, 0) if child not in seen]
+                seen.update(fresh)
+                pending += reversed(fresh)
+            else:
+                yield number
+
+    def is_empty_table(self, root: int) -> bool:
+        page = self.newest(root)
+        return bool(page) and page[0] == TABLE_LEAF and page[3:5] == b"\0\0"
 
     def index_leaves(self) -> Iterator[Record]:
         """Every record that lies on a newest leaf of a table without rowids: for when no root is known."""
@@ -172,39 +204,38 @@ class Pages:
             raise ValueError(size)
         return found
 
-    def _read_wal(self) -> None:
-        """Which frames hold: as SQLite's own recovery, which stops at the first that its checksums do not cover."""
-        if self._wal is None or self.wal_bytes < WAL_HEADER:
-            return
-        header = os.pread(self._wal, WAL_HEADER, 0)
-        magic, _, size, _, *salt = struct.unpack(">6I", header[:24])
-        order = "<" if magic & 1 == 0 else ">"
-        sums = _checksum(header[:24], (0, 0), order)
-        holds = (
-            magic & ~1 == 0x377F0682
-            and size == PAGE_BYTES
-            and sums == struct.unpack(">2I", header[24:])
-        )
-        pending: list[Image] = []
-        step = FRAME_HEADER + PAGE_BYTES
-        for offset in range(WAL_HEADER, self.wal_bytes - step + 1, step):
-            frame = os.pread(self._wal, step, offset)
-            number, commit, *seen = struct.unpack_from(">4I", frame)
-            image = Image(number, UNCHECKED, offset + FRAME_HEADER, in_wal=True)
-            self.frames += 1
-            if holds:
-                sums = _checksum(frame[:8], sums, order)
-                sums = _checksum(frame[FRAME_HEADER:], sums, order)
-                holds = seen == salt and sums == struct.unpack_from(">2I", frame, 16)
-            pending.append(image)
-            if holds and commit:
-                self._newest.update(
-                    (it.number, Image(it.number, COMMITTED, it.offset, in_wal=True))
-                    for it in pending
-                )
-                pending = []
-                self.valid_frames = self.frames
-        self._unchecked = [it for it in pending if 0 < it.number < 1 << 24]
+
+def _frames(wal: int | None, size: int) -> Frames:
+    """Which frames hold: as SQLite's own recovery, which stops at the first that its checksums do not cover."""
+    newest: dict[int, Image] = {}
+    pending: list[Image] = []
+    if wal is None or size < WAL_HEADER:
+        return Frames(newest, pending)
+    header = os.pread(wal, WAL_HEADER, 0)
+    order, salt, sums = _begins(header)
+    holds = order != ""
+    step = FRAME_HEADER + PAGE_BYTES
+    for offset in range(WAL_HEADER, size - step + 1, step):
+        frame = os.pread(wal, step, offset)
+        number, commit, *seen = struct.unpack_from(">4I", frame)
+        if holds:
+            sums = _checksum(frame[:8], sums, order)
+            sums = _checksum(frame[FRAME_HEADER:], sums, order)
+            holds = seen == salt and sums == struct.unpack_from(">2I", frame, 16)
+        pending.append(Image(number, UNCHECKED, offset + FRAME_HEADER, in_wal=True))
+        if holds and commit:
+            newest.update((it.number, replace(it, rank=COMMITTED)) for it in pending)
+            pending = []
+    return Frames(newest, [it for it in pending if 0 < it.number < _MOST_PAGES])
+
+
+def _begins(header: bytes) -> tuple[str, list[int], tuple[int, int]]:
+    """Byte order, salt and checksum of a WAL; no order when its header does not hold."""
+    magic, _, size, _, *salt = struct.unpack(">6I", header[:24])
+    order = "<" if magic & 1 == 0 else ">"
+    sums = _checksum(header[:24], (0, 0), order)
+    holds = magic & ~1 == _WAL_MAGIC and size == PAGE_BYTES
+    return order if holds and sums == struct.unpack(">2I", header[24:]) else "", salt, sums
 
 
 def _open(path: Path) -> int | None:
