@@ -15,20 +15,20 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
 from journal.facts import MAX_DATA, Fact, Head, Lane, StreamInfo, split_name
 from journal.problems import Malformed
 from journal.salvage import Found, LaneFound, Ranges, Salvaged, Trust, gaps
-from journal.tables import Gone, told
+from journal.tombstone import Tombstone
 
 EVIDENCE_FACTS = 500
 EVIDENCE_BYTES = 256 * 1024
 MOST_RANGES = 200
 """Of a lane that are told one by one; with more of them there is no evidence, and so fewer ranges."""
-NO_ATTEMPT = 0
+NO_FACT = 0
 """`last_seq` of a stream that has ended and left no fact."""
 _EVIDENCE = frozenset({Trust.PROVEN, Trust.LOOSE, Trust.UNCOMMITTED})
 
@@ -81,7 +81,7 @@ def choose(found: Salvaged, wanted: Callable[[StreamInfo], bool], breadth: Bread
         lanes = {lane.value: _told(found, lane, [], []) for lane in Lane}
         return Load(breadth, [], [], [], found.streams, frozenset(), lanes)
     asked = {
-        info.name: _Story(info)
+        info.name: _Story(info, found.lanes[info.lane].base.seq)
         for info in found.streams
         if not info.ended or (breadth >= Breadth.WANTED_TOO and wanted(info))
     }
@@ -107,6 +107,9 @@ def stream_rows(load: Load, placed: dict[tuple[Lane, int], int]) -> list[StreamR
         if not fact.is_note:
             copies.setdefault(fact.stream, []).append(fact)
     newest = _newest_attempts(load.infos)
+    ends = {
+        lane: max([0, *(new for (of, _), new in placed.items() if of == lane)]) for lane in Lane
+    }
     rows = []
     for info in load.infos:
         machine, attempt = split_name(info.name)
@@ -117,9 +120,11 @@ def stream_rows(load: Load, placed: dict[tuple[Lane, int], int]) -> list[StreamR
             first, end = (placed[it.lane, it.seq] for it in (there[0], there[-1]))
             row = (first, None if is_open else end, carried, belief)
         elif is_open:
-            row = (1, None, info.carried, info.belief)
+            row = (ends[info.lane] + 1, None, info.carried, info.belief)
+        elif info.name in load.whole:
+            row = (1, NO_FACT, info.carried, info.belief)
         elif newest[machine] == attempt:
-            row = (1, NO_ATTEMPT, info.state or "lost", "")
+            row = (1, NO_FACT, info.state or "lost", "")
         else:
             continue
         rows.append(StreamRow(machine, attempt, info.lane, *row))
@@ -131,13 +136,16 @@ class _Story:
     """One stream that is needed, as it is read."""
 
     info: StreamInfo
+    trimmed: int
+    """Up to here its lane was trimmed."""
     facts: list[Fact] = field(default_factory=list)
     state: str = ""
     broken: bool = False
 
     def __post_init__(self) -> None:
         self.state = self.info.carried
-        self._awaits_end = self.info.last_seq
+        last = self.info.last_seq
+        self._awaits_end = None if last is None or last <= self.trimmed else last
 
     def see(self, fact: Fact, trust: Trust) -> None:
         if trust is Trust.UNCOMMITTED:
@@ -260,19 +268,16 @@ def _runs(seqs: Iterable[int]) -> Ranges:
     return runs
 
 
-def _unacked(tombstones: list[Gone], lane: Lane, acked: Head) -> Iterator[Gone]:
+def _unacked(tombstones: list[Tombstone], lane: Lane, acked: Head) -> Iterator[Tombstone]:
     found = [gone for gone in tombstones if gone.lane == lane and gone.last_seq > acked.seq]
     yield from found[-32:]
 
 
-def _dropped(gone: Gone) -> dict[str, object]:
+def _dropped(gone: Tombstone) -> dict[str, object]:
     """What the device had dropped itself: part of `lost`, with its reason."""
-    return {
-        "first_seq": gone.first_seq,
-        "last_seq": gone.last_seq,
-        "why": gone.why,
-        **told(gone.told),
-    }
+    told = asdict(gone)
+    del told["lane"]
+    return told
 
 
 def note_of(each: Found) -> tuple[str, dict[str, object]]:

@@ -25,7 +25,8 @@ from journal.facts import Fact, Head, Lane, StreamInfo, split_name
 from journal.leaves import Leaf, by_seq, find_leaves, follows, in_order, place
 from journal.pages import MAGIC, UNCHECKED, Frames, Pages
 from journal.problems import Malformed, NoJournal
-from journal.tables import Gone, Tables, must_be_ours, table_roots
+from journal.tables import Tables, must_be_ours, table_roots
+from journal.tombstone import Tombstone
 
 Ranges = list[tuple[int, int]]
 MOST_FACTS = 10_000_000
@@ -93,7 +94,7 @@ class Salvaged:
     epoch: str
     lanes: dict[Lane, LaneFound]
     streams: list[StreamInfo]
-    tombstones: list[Gone]
+    tombstones: list[Tombstone]
     problems: list[str]
     _leaves: dict[Lane, list[Leaf]] = field(repr=False)
     _frames: Frames = field(repr=False)
@@ -117,7 +118,7 @@ class Salvaged:
 def salvage(path: Path, *, epochs: Iterable[str] = ()) -> Salvaged:
     """`path` is the database file or its directory; `epochs`: those that it may be of, for when it cannot say itself.
 
-    Raises NoJournal, FromTheFuture; Damaged when it is another application's.
+    Raises NoJournal, FromTheFuture; Foreign when it is another application's.
     """
     path = path / schema.FILE if path.is_dir() else path
     with Pages(path) as pages:

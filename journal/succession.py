@@ -78,13 +78,15 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     problem: str,
     wanted: Callable[[StreamInfo], bool],
     known: Mapping[str, object] | None = None,
+    epochs: Iterable[str] = (),
     points: Points = _no_points,
 ) -> Succession:
-    """The journal must be closed in this process. Raises AlreadyRunning, NotWritable, NoSpace; Damaged, FromTheFuture.
+    """The journal must be closed in this process. Raises AlreadyRunning, NotWritable, NoSpace, Foreign.
 
     `wanted` is asked of the streams that have ended: which will be read again. The open ones are carried in any case.
     `why` is salvaged, tail-lost, forked or fenced, `problem` a sentence; `known`, if anything outside this directory
-    knew of an epoch, that `epoch` and how far its `lanes` had come. `points` hears every step (`finish`), and
+    knew of an epoch, that `epoch` and how far its `lanes` had come; `epochs`: of which this journal may be, when it
+    cannot say so itself. `points` hears every step (`finish`), and
     before them `built` and `decided`.
     """
     from journal.salvage import salvage
@@ -94,7 +96,7 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     lock = WriterLock(directory, since_ms=now.at_ms)
     try:
         finish(directory)
-        found = salvage(directory)
+        found = salvage(directory, epochs=epochs)
         epoch, decision = new_epoch(), _prepare(directory, found.epoch)
         told = {
             "why": why,

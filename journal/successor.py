@@ -90,6 +90,7 @@ def _build(  # noqa: PLR0913 - a journal has as many parts
     """Nobody knows this file yet: it needs no journal of its own, and is synced once, whole."""
     with closing(connect(path, mode="rwc")) as connection:
         connection.execute("PRAGMA page_size=4096")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("PRAGMA journal_mode=MEMORY")
         connection.execute("PRAGMA synchronous=OFF")
         schema.migrate(connection)

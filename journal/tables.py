@@ -5,24 +5,14 @@ They are read where the schema says they are; where that is gone, their rows are
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import NamedTuple
 
 from journal import schema
 from journal.facts import Head, Lane
 from journal.pages import MAGIC, Pages, Record
-from journal.problems import Damaged, FromTheFuture
-
-
-class Gone(NamedTuple):
-    """Facts that the device had dropped itself before Cloudly had them."""
-
-    lane: Lane
-    first_seq: int
-    last_seq: int
-    why: str
-    told: str
+from journal.problems import Foreign, FromTheFuture
+from journal.tombstone import Tombstone
+from journal.tombstone import read as read_tombstone
 
 
 def table_roots(pages: Pages) -> dict[str, int]:
@@ -47,7 +37,7 @@ def must_be_ours(pages: Pages, roots: dict[str, int], *, anything: bool) -> None
     application, version = (int.from_bytes(first[at : at + 4], "big") for at in (68, 60))
     if application != schema.APPLICATION_ID and not anything and "core" not in roots:
         seen = f"it is another application's database (application id {application})"
-        raise Damaged(tried, seen, "nothing was changed; find out whose it is, and move it away")
+        raise Foreign(tried, seen, "nothing was changed; find out whose it is, and move it away")
     if application == schema.APPLICATION_ID and version > schema.VERSION and "meta" in roots:
         meta = {row[0]: str(row[1]) for row in pages.table(roots["meta"]) if len(row) == 2}
         oldest = meta.get("oldest_writer", "")
@@ -98,8 +88,18 @@ class Tables:
         return list(best.values())
 
     @property
-    def tombstones(self) -> list[Gone]:
-        return [Gone(Lane(row[0]), *row[1:5]) for row in self._rows["tombstone"]]
+    def tombstones(self) -> list[Tombstone]:
+        found = []
+        for lane, first, last, why, told, *_ in self._rows["tombstone"]:
+            try:
+                found.append(read_tombstone((lane, first, last, why, told)))
+            except (
+                KeyError,
+                TypeError,
+                ValueError,
+            ):  # what it told is damaged, its range may not be
+                found.append(Tombstone(Lane(lane), first, last, why, {}, None, None))
+        return found
 
 
 def _is(row: Record, *types: type | tuple[type, ...]) -> bool:
@@ -133,12 +133,3 @@ _SHAPES: dict[str, Callable[[Record], bool]] = {
     "stream": _is_stream,
     "tombstone": _is_tombstone,
 }
-
-
-def told(text: str) -> dict[str, object]:
-    """What a tombstone tells; empty where it is not readable."""
-    try:
-        values = json.loads(text)
-    except ValueError:
-        return {}
-    return values if isinstance(values, dict) else {}

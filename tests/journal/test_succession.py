@@ -15,7 +15,7 @@ import pytest
 from journal import succession
 from journal.facts import Fact, Lane, StreamInfo
 from journal.journal import Journal
-from journal.problems import AlreadyRunning, Damaged, FromTheFuture, NoJournal
+from journal.problems import AlreadyRunning, Damaged, Foreign, FromTheFuture, NoJournal
 from journal.reader import open_reader
 from journal.recall import recall
 from journal.succession import Succession, begin_epoch
@@ -293,7 +293,7 @@ def test_the_database_of_another_application_is_refused_and_left_as_it_is(place:
         theirs.execute("CREATE TABLE theirs (x)")
     before = files(place)
 
-    with pytest.raises(Damaged, match="another application's database"):
+    with pytest.raises(Foreign, match="another application's database"):
         begin(place)
 
     assert files(place)["journal.db"] == before["journal.db"]
