@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 UV     := uv==0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check fault-sweep bench lock lock-check docs docs-check check-arm image clean
+.PHONY: help setup run demo test check power-cuts kills fault-sweep bench lock lock-check docs docs-check check-arm image clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ check: $(READY) lock-check ## Everything CI asks: format, lint, types, import co
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tools.docs --check
 	$(BIN)/python -m pytest -q
+
+power-cuts: $(READY) ## Cut the power 200 times under the running agent (root and loop devices; TIMES=n)
+	@$(BIN)/python -m tests.kill.run_ordeals power --times $(or $(TIMES),200)
+
+kills: $(READY) ## Kill the running agent 200 times at random instants (TIMES=n)
+	@$(BIN)/python -m tests.kill.run_ordeals kill --times $(or $(TIMES),200)
 
 fault-sweep: $(READY) ## Let the disk fail at every call of a story, with every errno (10 minutes; EVERY=n: a share)
 	@$(BIN)/python -m tests.faults.run_sweep --every $(or $(EVERY),1)

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable
@@ -152,7 +153,8 @@ class Engine:
     async def _make(self, step: Start) -> Container:
         self.fleeting.installing.append(step.image)
         await self.spend(self.timings.install_s / 2)
-        self.fleeting.installing.remove(step.image)
+        with contextlib.suppress(ValueError):  # abandoned at the very instant that it was made
+            self.fleeting.installing.remove(step.image)
         container = Container(
             id=self.world.random_bytes(32).hex(),
             app_id=step.app.app_id,
