@@ -116,7 +116,8 @@ def _after_a_lost_disk(epoch: str, held: dict[Lane, Head]) -> dict[str, object]:
         }
         for lane, head in held.items()
     }
-    problem = "the anchor outside the data directory knows an epoch, and the journal is new"
+    come = " and ".join(f"{lane} {head.seq}" for lane, head in held.items())
+    problem = f"the journal is new, and the anchor knows that epoch {epoch} had come to {come}"
     carried = {lane.value: 0 for lane in Lane}
     return {
         "why": "disk", "from": epoch, "problem": problem, "kept_in": "", "lanes": lanes, "carried": carried,

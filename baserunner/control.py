@@ -93,9 +93,17 @@ class Control:
         return f"{attempt.name} is {attempt.state}" + (f": {reason}" if reason else "")
 
     def latest_enrollment(self) -> Stream[enrollment.Enrollment] | None:
+        """None: there is none, or it has ended and can no longer be read. Raises Parked when it is open."""
         journal = self._shared.journal
-        infos = journal.streams("enrollment", newest=1)
-        return recall(journal, infos[-1].name, enrollment.MACHINE) if infos else None
+        for info in journal.streams("enrollment", newest=1):
+            try:
+                return recall(journal, info.name, enrollment.MACHINE)
+            except (
+                Parked
+            ):  # a newer agent's, or lost with a damaged journal; state.json says who we are
+                if not info.ended:
+                    raise
+        return None
 
     def read_identity(self) -> Identity | None:
         """None: there is none, or what there is is damaged. Raises IdentityProblem when it cannot be read."""
@@ -149,9 +157,10 @@ class Control:
     def _known_node_id(self) -> str | None:
         journal = self._shared.journal
         for info in reversed(journal.streams("enrollment", newest=REMEMBERED_ENROLLMENTS)):
-            node_id: str = recall(journal, info.name, enrollment.MACHINE).believed.node_id
-            if node_id:
-                return node_id
+            with contextlib.suppress(Parked):
+                node_id: str = recall(journal, info.name, enrollment.MACHINE).believed.node_id
+                if node_id:
+                    return node_id
         return None
 
     def _drop_given_token(self, refused: str) -> None:

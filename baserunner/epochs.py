@@ -40,6 +40,7 @@ class Epochs:
             return (
                 f"{over}; and {MOST} epochs began within the last hour, so no other one begins yet"
             )
+        known = self._known()
         try:
             began = begin_epoch(
                 self._settings.home,
@@ -48,7 +49,8 @@ class Epochs:
                 why=over.why,
                 problem=str(over),
                 wanted=self._still_needed(),
-                known=self._known(),
+                known=known,
+                epochs=[str(known["epoch"])] if known else [],
             )
         except JournalProblem as problem:
             return f"{over}; and a new epoch could not begin: {problem}"
