@@ -17,7 +17,8 @@ class HeartbeatRequest(Wire):
     writer: Id | None = None
     """Which opening of the journal speaks; None while it cannot be opened. A superseded one gets 409 `fenced`."""
     agent_version: Name
-    sent_at_ms: int = Field(ge=0, le=2**53)
+    sent_at_ms: int = Field(ge=-(2**53), le=2**53)
+    """By the device's wall clock, which may be before 1970."""
     reported: ReportedState
 
 
