@@ -190,7 +190,12 @@ class Reading:
             "SELECT lane, first_seq, last_seq, why, told FROM tombstone"
             " WHERE lane = ? AND last_seq > ? ORDER BY first_seq"
         )
-        return [read_tombstone(row) for row in self._rows(query, (lane.value, after))]
+        rows = self._rows(query, (lane.value, after))
+        try:
+            return [read_tombstone(row) for row in rows]
+        except (ValueError, TypeError, KeyError) as error:
+            seen = f"one cannot be read ({error!r})"
+            raise Damaged(f"read the tombstones of {lane}", seen, "keep the files") from error
 
     def known_older(self, lane: Lane, before_ms: int, *, among: int) -> int:
         """The newest seq among so many oldest facts that is known to be older than that; 0: none of them is."""

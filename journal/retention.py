@@ -133,7 +133,9 @@ def _pressed(  # noqa: PLR0913 - what is too old or too much, and how far it may
         if lane is Lane.CORE and not acked_only:
             return None
         upto = min(upto, _too_old(journal, limits, lane, now))
-    if upto <= base:
+    # What gets too old, gets it bit by bit: a summary for every two heartbeats would be no shorter than they were.
+    least = max(2, limits.step // 2) if lane is Lane.LOG and not full else 1
+    if upto - base < least:
         return None
     return _worth(journal, limits, lane, upto, why="" if acked_only else _why(full=full))
 
@@ -258,19 +260,23 @@ def carried(journal: Reading, step: Step, freeze: Freeze | None) -> list[Carried
     for fact in step.going:
         if not fact.is_note:
             parts.setdefault(fact.stream, []).append(fact)
+    newest = {
+        machine: journal.newest_attempt(machine)
+        for machine in {split_name(name)[0] for name in parts}
+    }
     found = []
     for name, going in parts.items():
         info = journal.stream(name)
-        if info is None or _goes(journal, step, info):
+        if info is None or _goes(step, info, newest):
             continue
         found.append(Carried(*split_name(name), going[-1].dst, _belief(info, going, freeze)))
     return found
 
 
-def _goes(journal: Reading, step: Step, info: StreamInfo) -> bool:
+def _goes(step: Step, info: StreamInfo, newest: dict[str, int]) -> bool:
     ended = info.last_seq is not None and info.last_seq <= step.going[-1].seq
     machine, attempt = split_name(info.name)
-    return ended and attempt <= journal.newest_attempt(machine) - step.keep_attempts
+    return ended and attempt <= newest[machine] - step.keep_attempts
 
 
 def _belief(info: StreamInfo, going: list[Fact], freeze: Freeze | None) -> str:
