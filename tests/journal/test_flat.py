@@ -13,6 +13,7 @@ from journal.facts import Lane
 from journal.journal import Journal
 from journal.reader import open_reader
 from journal.recall import recall
+from journal.retention import Limits
 from tests.journal.given import MACHINE, open_at, write_story
 
 _watching: list[Callable[[], int]] = []
@@ -85,6 +86,9 @@ def costs(place: Path) -> dict[str, int]:
         cost["first"] = steps.of(lambda: journal.facts(stream="app-update/1", lane=Lane.CORE))
         cost["tail"] = steps.of(lambda: journal.tail(20))
         cost["open_streams"] = steps.of(journal.open_streams)
+        cost["newest"] = steps.of(lambda: journal.streams("app-update", newest=3))
+        cost["newest of each"] = steps.of(lambda: journal.streams(newest=1))
+        cost["nothing to forget"] = steps.of(lambda: journal.retain(Limits(keep_core=9_999)))
         cost["next_name"] = steps.of(lambda: journal.next_stream_name("app-update"))
         cost["ship"] = steps.of(lambda: journal.facts(lane=Lane.CORE, after=20, limit=20))
         end = recall(journal, name, MACHINE)
