@@ -15,6 +15,7 @@ from journal.facts import Lane
 from journal.journal import Journal
 from journal.problems import NoSpace
 from journal.reader import open_reader
+from journal.retention import Limits
 from journal.verify import verify
 from tests.journal.given import everything, open_at, write_story
 
@@ -167,3 +168,44 @@ def test_the_reserve_is_there_from_the_first_opening(place: Path) -> None:
     with open_at(place) as journal:
         assert journal.has_reserve
         assert (place / "ballast").stat().st_blocks * 512 >= reserve.BYTES, "no holes in it"
+
+
+def test_on_a_full_disk_the_reserve_is_room_enough_to_forget_and_go_on_for_long(
+    small_disk: Path,
+) -> None:
+    journal = open_at(small_disk)
+    fill(small_disk)
+    attempt = append_until_full(journal)
+    journal.ack(Lane.CORE, *journal.durable_head(Lane.CORE))
+    with pytest.raises(NoSpace):
+        journal.retain(Limits(keep_core=100, keep_attempts=2))
+
+    assert journal.spend_reserve()
+    forgotten = 0
+    while (step := journal.retain(Limits(keep_core=100, keep_attempts=2))).forgotten:
+        forgotten += step.forgotten
+
+    assert forgotten > 2_000
+    for more in range(1, 500):
+        write_story(journal, attempt=attempt + more)
+    assert verify(journal).ok
+    journal.close()
+
+
+def test_on_a_full_disk_even_what_cloudly_has_not_can_go_and_a_tombstone_says_so(
+    small_disk: Path,
+) -> None:
+    journal = open_at(small_disk)
+    fill(small_disk)
+    attempt = append_until_full(journal)
+
+    assert journal.spend_reserve()
+    step = journal.retain(Limits(max_bytes=0, keep_attempts=2))
+
+    assert step.dropped == 500
+    (stone,) = journal.tombstones(Lane.CORE)
+    assert (stone.first_seq, stone.last_seq, stone.why) == (1, 500, "space")
+    for more in range(1, 100):
+        write_story(journal, attempt=attempt + more)
+    assert verify(journal).ok
+    journal.close()
