@@ -1,8 +1,12 @@
 """A journal as lines of JSON, to carry away and to look at elsewhere; checked against its hashes when it is read again.
 
-- first line: what it is, the epoch, and for each lane its base and its head
-- then one line per fact, in the order in which they happened, then one per stream
+- first line: what it is, the epoch, and for each lane its base, its head and Cloudly's ack
+- then one line per fact, in the order in which they happened, then one per stream, then what was dropped before its ack
 - `data` is the exact text that was hashed, hashes are hex
+
+No secret can be in it that is not in a fact: nothing else of the device is read, and a fact takes plain values only (a
+SecretStr is refused, `facts.canonical`). tests/secrets looks for its canaries in exports too. Nothing is blotted out on
+the way: a hash would not hold any more.
 """
 
 from __future__ import annotations
@@ -12,15 +16,16 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from journal import schema
+from journal import schema, succession
 from journal.connection import connect
-from journal.facts import Fact, Head, Lane
+from journal.facts import Fact, Head, Lane, split_name
 from journal.problems import Damaged, Malformed, NotWritable, translate
 from journal.reading import Reading
+from journal.tombstone import Tombstone, bury
 from journal.verify import LaneCheck, Report
 
 FORMAT = "baseos-journal/1"
@@ -33,12 +38,19 @@ def lines(journal: Reading) -> Iterator[str]:
     """Everything up to where the journal ends now, in constant memory. Without line ends."""
     base = {lane: journal.base(lane) for lane in Lane}
     head = {lane: journal.head(lane) for lane in Lane}
+    acked = {lane: journal.acked(lane) for lane in Lane}
+    stones = [stone for lane in Lane for stone in journal.tombstones(lane)]
     yield _dump(
         {
             "format": FORMAT,
             "epoch": journal.epoch,
             "lanes": {
-                lane: {"base": _told(base[lane]), "head": _told(head[lane])} for lane in Lane
+                lane: {
+                    "base": _told(base[lane]),
+                    "head": _told(head[lane]),
+                    "acked": _told(acked[lane]),
+                }
+                for lane in Lane
             },
         }
     )
@@ -46,7 +58,7 @@ def lines(journal: Reading) -> Iterator[str]:
     for fact in heapq.merge(*lanes, key=lambda fact: fact.n):
         values = {name: getattr(fact, name) for name in _FIELDS}
         yield _dump({"lane": fact.lane, **values, "hash": fact.hash.hex()})
-    for info in journal.streams():
+    for info in journal.spans():
         began = {
             "first_seq": info.first_seq,
             "last_seq": info.last_seq,
@@ -54,6 +66,9 @@ def lines(journal: Reading) -> Iterator[str]:
             "belief": info.belief,
         }
         yield _dump({"stream_of": info.lane, "name": info.name, **began})
+    for stone in stones:
+        told = asdict(stone)
+        yield _dump({"dropped_of": told.pop("lane"), **told})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +76,7 @@ class Header:
     epoch: str
     base: dict[Lane, Head]
     head: dict[Lane, Head]
+    acked: dict[Lane, Head]
 
 
 class Import:
@@ -70,13 +86,17 @@ class Import:
         self._lines = enumerate((line for line in text if line.strip()), start=1)
         self.header = self._header()
         self.streams: list[dict[str, Any]] = []
+        self.tombstones: list[Tombstone] = []
         self._checks = {lane: LaneCheck(lane, self.header.base[lane]) for lane in Lane}
 
     def facts(self) -> Iterator[Fact]:
         for number, line in self._lines:
             values = _load(number, line)
             if "stream_of" in values:
-                self.streams.append(values)
+                self.streams.append(_known_stream(number, values))
+                continue
+            if "dropped_of" in values:
+                self.tombstones.append(_tombstone(number, values))
                 continue
             fact = _fact(number, values)
             self._checks[fact.lane].see(fact)
@@ -100,9 +120,10 @@ class Import:
                 "read an export", f"line {number} is no {FORMAT} header", "pass a whole export"
             )
         try:
+            lanes = {lane: values["lanes"][lane] for lane in Lane}
             ends = {
-                end: {lane: _position(values["lanes"][lane][end]) for lane in Lane}
-                for end in ("base", "head")
+                end: {lane: _position(lanes[lane].get(end) or lanes[lane][older]) for lane in Lane}
+                for end, older in (("base", "base"), ("head", "head"), ("acked", "base"))
             }
             return Header(str(values["epoch"]), **ends)
         except (KeyError, TypeError, ValueError) as error:
@@ -124,6 +145,12 @@ def load(text: Iterable[str], directory: Path) -> Report:
     if path.exists():
         seen = "a journal is there"
         raise NotWritable(f"load an export into {directory}", seen, "choose an empty directory")
+    for leftover in (schema.FILE + "-wal", succession.NEXT):
+        if (
+            directory / leftover
+        ).exists():  # of a journal: it would be applied to ours, or take its place
+            seen = f"{leftover} of a journal is there"
+            raise NotWritable(f"load an export into {directory}", seen, "choose an empty directory")
     reading = Import(text)
     schema.create(path, epoch=reading.header.epoch, connect=lambda file: connect(file, mode="rwc"))
     try:
@@ -143,8 +170,12 @@ def _fill(connection: sqlite3.Connection, reading: Import) -> Report:
     for lane, facts in _by_lane(reading.facts()):
         database.table(lane.value).insert_all(facts)
     for lane, base in reading.header.base.items():
-        database.table("base").update(lane.value, {"seq": base.seq, "hash": base.hash})
+        database.table("base").update(lane.value, base._asdict())
+    for lane, acked in reading.header.acked.items():
+        database.table("cursor").update(lane.value, acked._asdict())
     database.table("stream").insert_all(_stream_row(values) for values in reading.streams)
+    for stone in reading.tombstones:
+        bury(connection, stone)
     report = reading.report()
     for problem in report.problems[:1]:
         seen = f"{problem.lane} {problem.seq} {problem.what}"
@@ -179,6 +210,25 @@ def _stream_row(values: dict[str, Any]) -> dict[str, object]:
     kept = {name: values[name] for name in ("first_seq", "last_seq", "carried")}
     kept["belief"] = values.get("belief", "")
     return {"machine": machine, "attempt": int(attempt), "lane": values["stream_of"], **kept}
+
+
+def _known_stream(number: int, values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        split_name(values["name"])
+        Lane(values["stream_of"])
+        return {**values, "first_seq": int(values["first_seq"]), "carried": str(values["carried"])}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        seen = f"line {number} is no stream ({error})"
+        raise Malformed("read an export", seen, "pass it whole") from error
+
+
+def _tombstone(number: int, values: dict[str, Any]) -> Tombstone:
+    try:
+        lane = Lane(values.pop("dropped_of"))
+        return Tombstone(lane=lane, **values)
+    except (TypeError, ValueError) as error:
+        seen = f"line {number} is nothing that was dropped ({error})"
+        raise Malformed("read an export", seen, "pass it whole") from error
 
 
 def _fact(number: int, values: dict[str, Any]) -> Fact:

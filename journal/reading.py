@@ -155,6 +155,15 @@ class Reading:
         where, args = (" WHERE machine = ?", (machine,)) if machine else ("", ())
         return [self._info(row) for row in self._rows(self._streams + where, args)]
 
+    def spans(self) -> list[StreamInfo]:
+        """Every attempt of every machine, without its newest fact: one query for all of them."""
+        return [
+            StreamInfo(f"{machine}/{attempt}", Lane(home), first, last, carried, belief, None)
+            for machine, attempt, home, first, last, carried, belief in self._rows(
+                self._streams, ()
+            )
+        ]
+
     def machines(self) -> list[str]:
         """The names of all machines that have streams. One look for each, however many attempts they have."""
         found: list[str] = []

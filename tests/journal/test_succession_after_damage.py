@@ -1,4 +1,4 @@
-"""After any damage, and on a full disk, a new epoch begins: old facts are carried, evidence, or told as lost."""
+"""After damage, and on a full disk, a new epoch begins: each old fact is carried, is evidence, or is told as lost."""
 
 from __future__ import annotations
 

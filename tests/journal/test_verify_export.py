@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from journal import export
-from journal.facts import Head, Lane
+from journal.facts import Head, Lane, Stamp
 from journal.journal import Journal
+from journal.pages import Pages
 from journal.problems import Damaged, Fork, Malformed, NotWritable
 from journal.reader import open_reader
 from journal.reading import Reading
@@ -23,6 +24,7 @@ from tests.journal.given import (
     tampering,
     write_story,
 )
+from tests.journal.test_succession import begin
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +83,7 @@ def test_sqlite_itself_does_not_see_that_bit(closed: Path) -> None:
         assert not verify(reader).ok
 
 
-def test_a_zeroed_page_is_said_and_where_reading_stops(closed: Path) -> None:
+def test_a_zeroed_page_is_named_and_what_lies_behind_it_is_read(closed: Path) -> None:
     whole = bytearray((closed / "journal.db").read_bytes())
     at = whole.index(b"app-update/50") // 4096 * 4096
     whole[at : at + 4096] = bytes(4096)
@@ -90,13 +92,123 @@ def test_a_zeroed_page_is_said_and_where_reading_stops(closed: Path) -> None:
     with open_reader(closed) as reader:
         report = verify(reader)
 
-    stopped, *others = report.problems
-    assert stopped.lane is Lane.CORE
-    assert stopped.seq is not None
-    assert 170 < stopped.seq <= 197
-    assert "cannot be read" in stopped.what
-    assert any(problem.lane is None for problem in others), "SQLite's own check has its say too"
+    ((first, last),) = report.lanes[Lane.CORE].holes
+    hole, *others = report.problems
+    assert 170 < first <= 197 < last
+    assert (hole.lane, hole.seq) == (Lane.CORE, first)
+    assert f"cannot be read, and all up to {last}" in hole.what
+    assert all(problem.lane is None for problem in others), "nothing behind the hole is accused"
+    assert others, "SQLite's own check has its say too"
+    assert report.lanes[Lane.CORE].events == 482 - report.lanes[Lane.CORE].missing
     assert report.lanes[Lane.LOG].events == 101, "the other lane is read to its end"
+
+
+def test_every_hole_is_named_and_faults_between_them_too(closed: Path) -> None:
+    with tampering(closed) as changing:
+        changing.execute("DELETE FROM core WHERE seq IN (7, 300, 301)")
+        changing.execute("UPDATE core SET at_ms = 0 WHERE seq IN (100, 400)")
+
+    with open_reader(closed) as reader:
+        report = verify(reader)
+
+    core = [problem for problem in report.problems if problem.lane is Lane.CORE]
+    assert report.lanes[Lane.CORE].holes == ((7, 7), (300, 301))
+    assert [problem.seq for problem in core] == [7, 100, 300, 400]
+
+
+def test_a_lane_that_ends_far_from_where_its_facts_lie_is_still_read_at_once(closed: Path) -> None:
+    with tampering(closed) as changing:
+        changing.execute("UPDATE core SET seq = 1 << 50 WHERE seq = 482")
+
+    with open_reader(closed) as reader:
+        report = verify(reader)
+
+    assert report.lanes[Lane.CORE].holes == ((482, (1 << 50) - 1),)
+
+
+def test_a_lane_whose_last_page_is_gone_is_read_up_to_there(closed: Path) -> None:
+    with tampering(closed) as look:
+        (root,) = look.execute("SELECT rootpage FROM sqlite_master WHERE name = 'core'").fetchone()
+    with Pages(closed / "journal.db") as pages:
+        *_, last = pages.leaves_of(root)
+    with (closed / "journal.db").open("r+b") as file:
+        file.seek((last - 1) * 4096)
+        file.write(bytes(4096))
+
+    with open_reader(closed) as reader:
+        report = verify(reader)
+
+    core = report.lanes[Lane.CORE]
+    assert report.problems[0].what.startswith("its end cannot be read")
+    assert 440 < core.events == core.head.seq < 482
+
+
+def test_a_page_that_lies_where_another_should_is_a_hole(closed: Path) -> None:
+    with tampering(closed) as look:
+        (root,) = look.execute("SELECT rootpage FROM sqlite_master WHERE name = 'core'").fetchone()
+    with Pages(closed / "journal.db") as pages:
+        numbers = list(pages.leaves_of(root))
+    with (closed / "journal.db").open("r+b") as file:
+        file.seek((numbers[2] - 1) * 4096)
+        page = file.read(4096)
+        file.seek((numbers[9] - 1) * 4096)
+        file.write(page)
+
+    with open_reader(closed) as reader:
+        report = verify(reader)
+
+    ((first, last),) = report.lanes[Lane.CORE].holes
+    assert 482 - report.lanes[Lane.CORE].events == last - first + 1
+
+
+def test_a_journal_whose_tables_cannot_be_read_is_verified_as_far_as_it_can(closed: Path) -> None:
+    with tampering(closed) as changing:
+        changing.execute("DELETE FROM base WHERE lane = 'core'")
+        changing.execute("DELETE FROM stream WHERE attempt = 121")
+
+    with open_reader(closed) as reader:
+        report = verify(reader)
+
+    assert not report.ok
+    assert report.lanes[Lane.LOG].events == 101
+    assert report.lanes[Lane.CORE].events == 0
+
+
+def test_a_stream_that_the_list_lacks_is_named(closed: Path) -> None:
+    with tampering(closed) as changing:
+        changing.execute("DELETE FROM stream WHERE attempt = 121")
+
+    with open_reader(closed) as reader:
+        (problem,) = verify(reader).problems
+
+    assert (problem.lane, problem.seq) == (Lane.CORE, 481)
+    assert problem.what == "begins app-update/121, which the list of streams lacks"
+
+
+def test_what_was_dropped_is_counted_and_a_tombstone_for_what_is_there_is_named(
+    closed: Path,
+) -> None:
+    told = '{"kinds":{"sent":1},"since_ms":1,"until_ms":2}'
+    with tampering(closed) as changing:
+        insert = "INSERT INTO tombstone VALUES (?, ?, ?, ?, ?)"
+        changing.execute(insert, ("log", 11, 60, "space", told))
+        changing.execute(insert, ("core", 1, 3, "age", told))
+
+    with open_reader(closed) as reader:
+        report = verify(reader)
+
+    assert report.lanes[Lane.LOG].dropped == 50
+    assert [(p.lane, p.seq) for p in report.problems] == [(Lane.CORE, 1)]
+
+
+def test_a_new_epoch_tells_what_it_follows(closed: Path) -> None:
+    begun = begin(closed)
+
+    with open_reader(closed) as reader:
+        report = verify(reader)
+
+    assert report.ok
+    assert report.began == begun.began
 
 
 @pytest.mark.parametrize(
@@ -233,6 +345,62 @@ def test_an_export_verifies_and_loads_into_the_same_journal(closed: Path, tmp_pa
         assert (copy.facts(), copy.streams(), copy.epoch) == (facts, streams, epoch)
         assert verify(copy).ok
         assert list(export.lines(copy)) == lines
+
+
+def test_beliefs_skews_tombstones_and_acks_leave_and_come_back(
+    closed: Path, tmp_path: Path
+) -> None:
+    with tampering(closed) as changing:
+        told = '{"kinds":{"sent":1},"since_ms":1,"until_ms":null}'
+        changing.execute("INSERT INTO tombstone VALUES ('log', 11, 60, 'space', ?)", (told,))
+        changing.execute("UPDATE stream SET belief = '[1,2]' WHERE machine = 'heartbeat'")
+    skewed = Journal.open(closed, stamp=lambda: Stamp(5, "b", 6, -77), new_epoch=lambda: "")
+    skewed.append("app-update/121", "apply-requested", "staged", "applying")
+    skewed.close()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with open_reader(closed) as reader:
+        lines = list(export.lines(reader))
+        stones, acked = reader.tombstones(Lane.LOG), reader.acked(Lane.LOG)
+
+    export.load(lines, elsewhere)
+
+    with open_reader(elsewhere) as copy:
+        assert list(export.lines(copy)) == lines
+        assert copy.tombstones(Lane.LOG) == stones
+        assert copy.acked(Lane.LOG) == acked
+        assert copy.facts()[-1].skew_ms == -77
+        info = copy.stream("heartbeat/1")
+        assert info is not None
+        assert info.belief == "[1,2]"
+
+
+def test_an_export_of_the_first_version_is_still_read(closed: Path) -> None:
+    with open_reader(closed) as reader:
+        header, *lines = map(json.loads, export.lines(reader))
+    for lane in header["lanes"].values():
+        del lane["acked"]
+    for line in lines:
+        line.pop("skew_ms", None)
+        line.pop("belief", None)
+
+    assert export.check(json.dumps(line) for line in (header, *lines)).ok
+
+
+@pytest.mark.parametrize("leftover", ["journal.db-wal", "journal.next"])
+def test_an_export_is_not_loaded_beside_the_rest_of_a_journal(
+    closed: Path, tmp_path: Path, leftover: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / leftover).write_bytes(b"something")
+    with open_reader(closed) as reader:
+        lines = list(export.lines(reader))
+
+    with pytest.raises(NotWritable, match=leftover):
+        export.load(lines, elsewhere)
+
+    assert [path.name for path in elsewhere.iterdir()] == [leftover]
 
 
 def test_the_lines_stand_in_the_order_of_things_behind_a_header(closed: Path) -> None:
