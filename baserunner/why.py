@@ -1,18 +1,25 @@
-"""Why something is not finished: what it waits for, who owns that, since when, until when, and what then."""
+"""Why something is not finished: what it waits for, who owns that, since when, until when, and what then.
+
+`lines` renders an answer as text: `baserunner why` prints it, and it can travel to Cloudly as it is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from baserunner.machines import MACHINES
+from baserunner.words import duration, printable, said
+from journal.facts import Fact, Stamp, StreamInfo
 from journal.problems import Parked
 from journal.recall import Stream, recall
 
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """One open stream's answer. Times in milliseconds since 1970 by the device's clock."""
+    """One open stream's answer, in words. Times in milliseconds since 1970, believable as far as they can be."""
 
     stream: str
     state: str
@@ -25,7 +32,13 @@ class Why:
     reason: str
     """The last problem, in words; empty if there was none."""
     tried: tuple[str, ...]
-    """The last three facts, oldest first."""
+    """The last three things that were tried, oldest first: sentences with their time."""
+
+
+TRIED = 3
+_LOOK_BACK = 64
+"""How many facts of its lane are looked at for what a stream did last; more, if these are others'."""
+_OWNERS = {"us": "us (this agent)"}
 
 
 def explain(stream: Stream[Any]) -> Why:
@@ -33,7 +46,7 @@ def explain(stream: Stream[Any]) -> Why:
     known = MACHINES[stream.name.partition("/")[0]]
     waits = known.machine.chart.waits[stream.state]
     limit_s = known.deadline_s(stream.state, stream.believed)
-    since_ms = stream.entered.at_ms if stream.entered else 0
+    since_ms = believable_ms(stream.entered) if stream.entered else 0
     return Why(
         stream=stream.name,
         state=stream.state,
@@ -70,14 +83,82 @@ def explain_all(
             answers.append(_parked(info.name, str(parked)))
             continue
         if not stream.ended:
-            answers.append(_with_tries(explain(stream), journal))
+            answers.append(_with_tries(explain(stream), journal, info))
     return answers
 
 
-def _with_tries(why: Why, journal: Any) -> Why:
-    facts = journal.facts(stream=why.stream)[-3:]
-    tried = tuple(f"{fact.kind} ({fact.src} -> {fact.dst})" for fact in facts)
-    return Why(**{**{name: getattr(why, name) for name in why.__slots__}, "tried": tried})
+def lines(why: Why, *, now_ms: int | None = None) -> list[str]:
+    """The answer as text, one thought a line. `now_ms` adds how long it has been, and how long it has."""
+    until = (
+        "as long as it takes"
+        if why.until_ms is None
+        else _when(why.until_ms) + _away(why.until_ms, now_ms)
+    )
+    told = [
+        ("waits for", why.waits_for),
+        ("owner", _OWNERS.get(why.owner, why.owner)),
+        ("since", _when(why.since_ms) + _away(why.since_ms, now_ms) if why.since_ms else "unknown"),
+        ("until", until),
+        ("then", why.then),
+        ("after a restart", why.resume),
+        ("last problem", why.reason),
+        *zip(("tried", *[""] * TRIED), why.tried or ("nothing yet",), strict=False),
+    ]
+    return [
+        printable(f"{why.stream} is {why.state}"),
+        *(f"  {label:<15}  {printable(words)}" for label, words in told if words),
+    ]
+
+
+def believable_ms(stamp: Stamp | Fact) -> int:
+    """The device's time, corrected by what it knew of its error."""
+    return stamp.at_ms + (stamp.skew_ms or 0)
+
+
+def _with_tries(why: Why, journal: Any, info: StreamInfo) -> Why:
+    return replace(why, tried=tuple(_tried(fact) for fact in _last_facts(journal, info)))
+
+
+def _tried(fact: Fact) -> str:
+    return f"{_when(believable_ms(fact))}: {said(fact.kind, fact.data)}"
+
+
+def _last_facts(journal: Any, info: StreamInfo) -> list[Fact]:
+    """The newest transitions, without reading the whole stream: a run of heartbeats may be long."""
+    if info.last is None:
+        return []
+    found: list[Fact] = []
+    for after in _further_back(info.first_seq, info.last.seq):
+        facts = journal.facts(lane=info.lane, stream=info.name, after=after)
+        found = [fact for fact in facts if not fact.is_note][-TRIED:]
+        if len(found) == TRIED:
+            break
+    return found
+
+
+def _further_back(first: int, last: int) -> Iterator[int]:
+    window = _LOOK_BACK
+    while last - window >= first:
+        yield last - window
+        window *= 8
+    yield first - 1
+
+
+def _when(at_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ms} ms after 1970"
+
+
+def _away(at_ms: int, now_ms: int | None) -> str:
+    if now_ms is None:
+        return ""
+    return (
+        f", {duration(now_ms - at_ms)} ago"
+        if now_ms >= at_ms
+        else f", in {duration(at_ms - now_ms)}"
+    )
 
 
 def _parked(stream: str, reason: str) -> Why:

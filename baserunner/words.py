@@ -1,7 +1,8 @@
-"""What a fact says, in a sentence for people. The fact's own name always stands beside it."""
+"""What a fact says in a sentence for people, beside which its own name stands; how long something took."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ SENTENCES: dict[str, str] = {
     "heartbeat-unanswered": "{reason}; the next one in {retry_s} s",
     "heartbeat-rejected":   "Cloudly says no: {reason}",
     "heartbeats-summarised": "older heartbeats and lines, already with Cloudly, folded into one",
+    # notes
+    "epoch-began":          "a new epoch began ({why}): {problem}",
     # app update
     "offered":              "Cloudly offers release {version} ({release})",
     "admitted":             "the device runs {running} now",
@@ -57,9 +60,54 @@ SENTENCES: dict[str, str] = {
 # fmt: on
 
 
+UNPRINTABLE = "\ufffd"
+
+
+def printable(text: object) -> str:
+    """Text that came from elsewhere in one line: it can drive neither a terminal nor a page."""
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else UNPRINTABLE for c in shown)
+
+
+def duration(milliseconds: float) -> str:
+    """A length of time in its two largest units: 250 ms, 3.2 s, 4 m 05 s, 2 h 10 m, 3 d 4 h, 5 y 20 d."""
+    seconds = abs(milliseconds) / 1000
+    sign = "-" if milliseconds < 0 else ""
+    if seconds < 1:
+        return f"{sign}{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{sign}{seconds:.1f} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{sign}{minutes} m {rest_s:02} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{sign}{hours} h {minutes:02} m"
+    days, hours = divmod(hours, 24)
+    if days < 730:
+        return f"{sign}{days} d {hours} h"
+    return f"{sign}{days // 365} y {days % 365} d"
+
+
 class _Values(dict[str, Any]):
     def __missing__(self, key: str) -> str:
         return "?"
+
+
+def said(kind: str, data: str) -> str:
+    """`sentence` for a fact's text, whatever is in it, in one printable line."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        return printable(f"its data cannot be read: {data}")
+    try:
+        return printable(sentence(kind, values))
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError):  # values of another shape
+        return printable(values)
 
 
 def sentence(kind: str, values: Mapping[str, Any]) -> str:
@@ -73,6 +121,14 @@ def sentence(kind: str, values: Mapping[str, Any]) -> str:
     return template.format_map(_Values(shown))
 
 
+def without_last_line(words: str) -> str:
+    """A sentence about lines, to stand above them."""
+    return words.partition(_THE_LAST)[0]
+
+
+_THE_LAST = "; the last one: "
+
+
 def _lines_in_words(values: Mapping[str, Any]) -> str:
     """How many lines of which log went along, and the last of them."""
     source, lines = values.get("source", "?"), list(values.get("lines", ()))
@@ -82,4 +138,4 @@ def _lines_in_words(values: Mapping[str, Any]) -> str:
     left_out = f", {values['omitted']} older ones left out" if values.get("omitted") else ""
     if len(lines) == 1:
         return f"one line of the {source}'s log{left_out}{why}: {lines[0]}"
-    return f"the last {len(lines)} lines of the {source}'s log{left_out}{why}; the last one: {lines[-1]}"
+    return f"the last {len(lines)} lines of the {source}'s log{left_out}{why}{_THE_LAST}{lines[-1]}"

@@ -22,6 +22,7 @@ app = typer.Typer(
     help="The BaseOS device agent: enrolls, heartbeats, drives updates, explains itself.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich is 2/3 of what --help would cost
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(_journal.app, name="journal")

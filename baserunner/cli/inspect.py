@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from baserunner.cli import show
+from baserunner.cli.clock import moment
 
 if TYPE_CHECKING:
     from baserunner.cli.status import Status
@@ -66,7 +67,7 @@ def _heartbeat_words(last_answer_ms: int | None, state: str) -> str:
     last = (
         "never answered"
         if last_answer_ms is None
-        else f"last answered {show.moment(last_answer_ms)} UTC"
+        else f"last answered {moment(last_answer_ms)} UTC"
     )
     return f"{show.coloured(state or 'none')}, {last}"
 
@@ -93,13 +94,16 @@ def why(machine: Machine = None, as_json: AsJson = False) -> None:  # noqa: FBT0
     for number, answer in enumerate(answers):
         if number:
             typer.echo()
-        _print_why(answer)
+        for line in why_lines(answer):
+            typer.echo(line)
 
 
 def _ended(reader: Any, asked: str | None) -> str:
     """Nothing waits: what came to its end. Exits 2 for what is no machine, 1 for a stream that is not there."""
     if asked is None:
         return "nothing waits: every attempt has come to its end"
+    from baserunner.why import believable_ms
+
     name, attempt = show.machine_of(asked), "/" in asked
     infos = [info for info in reader.streams(name) if not attempt or info.name == asked]
     if attempt and not infos:
@@ -107,25 +111,17 @@ def _ended(reader: Any, asked: str | None) -> str:
     if not infos:
         return f"nothing waits: no {name} has begun"
     last = infos[-1]
-    when = f" at {show.moment(last.last.at_ms)} UTC" if last.last else ""
+    when = f" at {moment(believable_ms(last.last))} UTC" if last.last else ""
     return f"nothing waits: {last.name} ended as {last.state}{when}"
 
 
-def _print_why(answer: Why) -> None:
-    until = show.moment(answer.until_ms) + " UTC" if answer.until_ms else "as long as it takes"
-    typer.secho(f"{answer.stream} is {answer.state}", bold=True)
-    show.pairs(
-        {
-            "waits for": show.plain(answer.waits_for),
-            "owner": answer.owner,
-            "since": f"{show.moment(answer.since_ms)} UTC",
-            "until": until,
-            "then": show.plain(answer.then),
-            "after a restart": show.plain(answer.resume),
-            **({"last problem": show.plain(answer.reason)} if answer.reason else {}),
-            "last facts": show.plain("; ".join(answer.tried) or "none"),
-        }
-    )
+def why_lines(answer: Why) -> list[str]:
+    """As it travels to Cloudly, and with how long ago."""
+    from baserunner.why import lines
+    from interfaces.world import RealWorld, now_ms
+
+    first, *rest = lines(answer, now_ms=now_ms(RealWorld()))
+    return [show.paint(first, show.STATE_COLOURS.get(answer.state)), *rest]
 
 
 def machines(
@@ -162,9 +158,9 @@ def machines(
             rows.append(
                 [
                     chart.name,
-                    show.coloured(state),
+                    show.state(state),
                     waits.owner if waits else "final",
-                    show.plain(waits.waits_for) if waits else "",
+                    waits.waits_for if waits else "",
                     limit,
                     ", ".join(chart.allowed(state)),
                 ]
@@ -188,13 +184,9 @@ def doctor(as_json: AsJson = False) -> None:  # noqa: FBT002
     if as_json:
         show.as_json([asdict(finding) for finding in findings])
     else:
-        marks = {
-            "ok": "[green]ok[/green]",
-            "note": "[yellow]note[/yellow]",
-            "bad": "[red]bad[/red]",
-        }
+        colours = {"ok": "green", "note": "yellow", "bad": "red"}
         rows = [
-            [marks[f.verdict], f.what, show.plain(f.seen), show.plain(f.todo)] for f in findings
+            [show.Cell(f.verdict, colours[f.verdict]), f.what, f.seen, f.todo] for f in findings
         ]
         show.table(["", "what", "seen", "what to do"], rows, prose=["seen", "what to do"])
     raise typer.Exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)

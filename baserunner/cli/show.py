@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import typer
 
 from baserunner.problems import SettingsProblem
+from baserunner.words import printable
+
+if TYPE_CHECKING:
+    from journal.survey import Survey
 
 STATE_COLOURS = {
     "succeeded": "green",
@@ -46,54 +49,73 @@ def as_json(value: object) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
-def duration(milliseconds: float) -> str:
-    """A length of time in its two largest units: 250 ms, 3.2 s, 4 m 05 s, 2 h 10 m, 3 d 4 h."""
-    seconds = abs(milliseconds) / 1000
-    sign = "-" if milliseconds < 0 else ""
-    if seconds < 1:
-        return f"{sign}{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{sign}{seconds:.1f} s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{sign}{minutes} m {rest_s:02} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{sign}{hours} h {minutes:02} m"
-    return f"{sign}{hours // 24} d {hours % 24} h"
-
-
-def moment(at_ms: int) -> str:
-    """UTC, to the second; the raw number where it is beyond the calendar."""
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return str(at_ms)
-
-
 def coloured(state: str) -> str:
+    """Rich markup; a state that came from elsewhere stays what it is."""
     colour = STATE_COLOURS.get(state)
-    return f"[{colour}]{state}[/{colour}]" if colour else state
+    return f"[{colour}]{state}[/{colour}]" if colour else plain(state)
 
 
-PIPE_WIDTH = 1000
-"""Where stdout is no terminal, a row is one line: for grep, for a ticket."""
+def wants_colours() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def paint(text: str, colour: str | None, *, dim: bool = False) -> str:
+    """For lines that rich does not draw."""
+    if not (wants_colours() and (colour or dim)):
+        return text
+    return typer.style(text, fg=colour, dim=dim or None)
+
+
+WIDEST = 1000
 PROSE = 20
 """How narrow a column of sentences may become."""
 
 
+class Cell(str):
+    """A cell of a table with a colour of its own, where there are colours."""
+
+    __slots__ = ("colour",)
+    colour: str
+
+    def __new__(cls, text: str, colour: str = "") -> Self:
+        cell = super().__new__(cls, text)
+        cell.colour = colour
+        return cell
+
+
+def state(name: str) -> Cell:
+    return Cell(printable(name), STATE_COLOURS.get(name, ""))
+
+
 def table(
-    columns: Iterable[str], rows: Iterable[Iterable[str]], *, prose: Iterable[str] = ()
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, prose: Iterable[str] = ()
 ) -> None:
-    """A table for people; one plain line a row where stdout is not a terminal.
+    """A table for people; one plain line a row where stdout is not a terminal, and there rich is not even loaded.
 
     Only the columns named in `prose` are broken: a name in two pieces cannot be read or copied. A terminal that is
     too narrow for the rest wraps the lines itself.
     """
+    shown = [[Cell(printable(cell), getattr(cell, "colour", "")) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(columns, shown, prose)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
+    lines = [_row(columns, widths), "-" * (sum(widths) + 3 * len(widths) - 3)]
+    sys.stdout.write("\n".join([*lines, *(_row(row, widths) for row in shown)]) + "\n")
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "   ".join(
+        f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)
+    ).rstrip()
+
+
+def _rich_table(columns: Sequence[str], rows: list[list[Cell]], prose: Iterable[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
@@ -102,9 +124,9 @@ def table(
         else:
             drawn.add_column(column, no_wrap=True)
     for row in rows:
-        drawn.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
-    needed = Measurement.get(console, console.options.update(max_width=PIPE_WIDTH), drawn).minimum
+        drawn.add_row(*(Text(cell, style=cell.colour) for cell in row))
+    console = Console(highlight=False)
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), drawn).minimum
     console.width = max(console.width, needed)
     with console.capture() as captured:
         console.print(drawn)
@@ -126,7 +148,7 @@ def plain(text: object) -> str:
     """Text that came from elsewhere, without markup and control characters of its own."""
     from rich.markup import escape
 
-    return escape("".join(c if c.isprintable() else "\ufffd" for c in str(text)))
+    return escape(printable(text))
 
 
 def home() -> Path:
@@ -151,26 +173,40 @@ def barred(home: Path) -> str:
 
 
 @contextmanager
-def reader(path: Path | None = None) -> Iterator[Any]:
-    """A reader of the journal: the agent's own, or the file or folder at `path`. Exits 1 with the reason."""
-    from journal.problems import JournalProblem, NoJournal
-    from journal.reader import open_reader
+def reader(path: Path | None = None) -> Iterator[Survey]:
+    """A reader of the journal: the agent's own, or what is at `path`. Exits 1 with the reason."""
+    from baserunner.cli.source import opened
+    from journal.problems import Damaged, JournalProblem, NoJournal
 
     where = path or home()
-    if reason := barred(where if path is None else path.parent):
+    if reason := barred(where) if path is None else unreadable(path):
         fail(reason, 1)
     try:
-        with open_reader(where) as opened:
-            yield opened
+        with opened(where) as survey:
+            yield survey
     except NoJournal:
         todo = (
             "the agent makes it when it starts; BASEOS_DATA_DIR says where its data is"
             if path is None
-            else "give a journal.db, or the folder it is in"
+            else "give a journal.db, the folder it is in, or an export"
         )
         fail(f"there is no journal in {where}: {todo}", 1)
+    except Damaged as problem:
+        fail(f"{problem} (`baserunner journal salvage --to FOLDER` reads what can be read)", 1)
     except JournalProblem as problem:
         fail(str(problem), 1)
+
+
+def unreadable(path: Path) -> str:
+    """Why this user cannot read the file or folder at `path`; empty if it can, or if there is none."""
+    try:
+        path.stat()
+        allowed = os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
+    except PermissionError:
+        allowed = False
+    except OSError:
+        return ""
+    return "" if allowed else f"uid {os.geteuid()} may not read {path}: run as its owner or root"
 
 
 def machine_of(asked: str) -> str:

@@ -52,6 +52,12 @@ class Device:
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
     tick: Iterator[int] = field(default_factory=lambda: count(1))
+    boot: str = "boot-1"
+    started: int = 0
+    """The tick at which this boot began."""
+    wall_ms: int = 1_795_415_000_000
+    """What the wall clock said at tick 0; set it for a clock that jumps."""
+    skew_ms: int | None = None
 
     @property
     def home(self) -> Path:
@@ -76,7 +82,20 @@ class Device:
 
     def stamp(self) -> Stamp:
         tick = next(self.tick)
-        return Stamp(at_ms=1_795_415_000_000 + 1000 * tick, boot_id="boot-1", mono_ms=1000 * tick)
+        return Stamp(
+            at_ms=self.wall_ms + 1000 * tick,
+            boot_id=self.boot,
+            mono_ms=1000 * (tick - self.started),
+            skew_ms=self.skew_ms,
+        )
+
+    def reboot(self, boot: str, *, off_ms: int = 60_000, clock_ms: int | None = None) -> None:
+        """Power was away for `off_ms`; `clock_ms`: what the wall clock says then, if it did not keep the time."""
+        self.started = next(self.tick)
+        self.boot, self.skew_ms = boot, None
+        self.wall_ms += off_ms
+        if clock_ms is not None:
+            self.wall_ms = clock_ms - 1000 * self.started
 
     @contextmanager
     def writing(self) -> Iterator[Callable[..., None]]:

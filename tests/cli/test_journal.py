@@ -19,38 +19,43 @@ READING = [
     ("journal", "tail", "-m", "app-update"),
     ("journal", "export"),
     ("journal", "verify"),
+    ("journal", "timeline"),
+    ("journal", "replay", "app-update/1"),
+    ("journal", "diff", "app-update/1", "app-update/2"),
+    ("journal", "stats"),
+    ("journal", "grep", "app"),
     ("why",),
 ]
 
 
-def test_every_attempt_is_listed_with_its_state(lived: Device) -> None:
+def test_every_attempt_is_listed_with_its_state_the_newest_first(lived: Device) -> None:
     said = lived("journal", "list")
 
     assert said.code == 0
-    rows = [line.split() for line in said.out.splitlines()[2:]]
+    rows = [line.split() for line in said.out.splitlines()[2:-1]]
     assert [(row[0], row[1], row[2]) for row in rows] == [
-        ("app-update/1", "succeeded", "ended"),
-        ("app-update/2", "succeeded", "ended"),
-        ("enrollment/1", "enrolled", "ended"),
-        ("heartbeat/1", "ended", "ended"),
         ("heartbeat/2", "resting", "open"),
+        ("app-update/2", "succeeded", "ended"),
+        ("app-update/1", "succeeded", "ended"),
+        ("heartbeat/1", "ended", "ended"),
+        ("enrollment/1", "enrolled", "ended"),
     ]
 
 
 def test_in_a_pipe_a_row_is_one_line_without_padding(lived: Device) -> None:
     lines = lived("journal", "list", COLUMNS="20").out.splitlines()
 
-    assert len(lines) == 2 + 5
+    assert len(lines) == 2 + 5 + 1
     assert [line for line in lines if line != line.rstrip()] == []
 
 
 def test_the_list_for_machines_is_one_object_a_line(lived: Device) -> None:
     first = lived("journal", "list", "--json").lines[0]
 
-    assert first["stream"] == "app-update/1"
-    assert first["lane"] == "core"
-    assert first["ended"] is True
-    assert set(first["last"]) == {"kind", "at_ms", "seq"}
+    assert first["stream"] == "heartbeat/2"
+    assert first["lane"] == "log"
+    assert first["ended"] is False
+    assert set(first["last"]) == {"kind", "at_ms", "believed_ms", "seq"}
 
 
 def test_the_story_of_an_attempt_shows_that_the_agent_was_started_in_the_middle(
@@ -60,11 +65,16 @@ def test_the_story_of_an_attempt_shows_that_the_agent_was_started_in_the_middle(
 
     lines = said.out.splitlines()
     assert said.code == 0
-    assert "new -> offered" in lines[0]
+    assert lines[0].startswith("app-update/2, from 2026-11-23 ")
+    assert "new -> offered" in lines[1]
     (again,) = [number for number, line in enumerate(lines) if "the agent started again" in line]
     assert "apply-requested" in lines[again - 1]
     assert "applied" in lines[again + 1]
-    assert lines[-1].endswith("every service ran without a break for 2.0 s: committed")
+    told = lines.index("time in states")
+    assert lines[told - 2].endswith("every service ran without a break for 2.0 s: committed")
+    assert [line.split()[0] for line in lines[told + 1 : told + 7]] == [
+        "offered", "admitted", "downloading", "staged", "applying", "verifying",
+    ]  # fmt: skip
 
 
 def test_a_story_without_a_restart_mentions_none(lived: Device) -> None:
@@ -78,7 +88,8 @@ def test_a_story_for_machines_holds_the_facts_of_the_stream_and_no_marks(lived: 
     assert {fact["stream"] for fact in facts} == {"app-update/2"}
     assert [fact["dst"] for fact in facts][-1] == "succeeded"
     assert set(facts[0]) == {
-        "lane", "seq", "n", "stream", "kind", "src", "dst", "at_ms", "boot_id", "mono_ms", "data", "said", "hash",
+        "lane", "seq", "n", "stream", "kind", "src", "dst", "at_ms", "skew_ms", "believed_ms", "clock_trusted",
+        "boot_id", "mono_ms", "data", "said", "hash",
     }  # fmt: skip
 
 
@@ -156,7 +167,7 @@ def test_a_whole_journal_verifies(lived: Device) -> None:
 
     assert said.code == 0
     assert "chain unbroken" in said.out
-    assert told == {"ok": True, "events": told["events"], "problems": []}
+    assert told == {"ok": True, "events": told["events"], "problems": [], "gaps": []}
 
 
 def test_a_changed_fact_is_found_and_ends_with_one(lived: Device) -> None:
@@ -193,6 +204,7 @@ def test_a_journal_too_damaged_to_be_verified_is_a_finding_too(
                 "what": "read log: a table has lost its row; keep the files for salvage",
             }
         ],
+        "gaps": [],
     }
 
 

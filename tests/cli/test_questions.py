@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from baserunner.cli import show
+from baserunner.cli.clock import moment
 from baserunner.machines import MACHINES
+from baserunner.words import duration
 from tests.cli.given import NODE, Device
 
 CLOUDLY = "http://127.0.0.1:9"
@@ -25,7 +27,11 @@ def test_an_attempt_under_way_says_what_it_waits_for_whose_turn_it_is_and_until_
 
     assert said.code == 0
     assert said.out.startswith("app-update/1 is applying\n")
-    for words in ("the release to be reported as applied", "supervisor", "apply-requested"):
+    for words in (
+        "the release to be reported as applied",
+        "supervisor",
+        "ask the Supervisor to apply",
+    ):
         assert words in said.out
     (answer,) = told
     assert (answer["stream"], answer["state"], answer["owner"]) == (
@@ -274,9 +280,9 @@ def test_on_a_narrow_terminal_names_stay_whole(
     ],
 )
 def test_lengths_of_time_have_their_two_largest_units(milliseconds: int, said: str) -> None:
-    assert show.duration(milliseconds) == said
+    assert duration(milliseconds) == said
 
 
 def test_a_moment_beyond_the_calendar_is_its_number() -> None:
-    assert show.moment(0) == "1970-01-01 00:00:00"
-    assert show.moment(10**18) == str(10**18)
+    assert moment(0) == "1970-01-01 00:00:00"
+    assert moment(10**18) == str(10**18)
