@@ -26,7 +26,9 @@ from interfaces.heartbeat import HeartbeatAnswer
 from interfaces.journal import (
     MAX_BATCH_BYTES,
     MAX_BATCH_EVENTS,
+    MAX_GAPS,
     Ack,
+    Gap,
     Head,
     JournalBatch,
     JournalEvent,
@@ -147,7 +149,27 @@ class Shipper:
             head=Head(seq=last.seq, hash=last.hash.hex()),
             oldest=journal.oldest(lane),
             writer=self.writer,
+            gaps=self._gaps(lane, first),
         )
+
+    def _gaps(self, lane: Lane, first: int) -> tuple[Gap, ...]:
+        """What this device knows of the facts that Cloudly has not and will never get, before `first`."""
+        at = self.journal.acked(lane).seq + 1
+        gaps: list[Gap] = []
+        for stone in self.journal.tombstones(lane, after=at - 1):
+            gaps += _acked_before(at, stone.first_seq - 1)
+            gaps.append(
+                Gap(
+                    first_seq=max(at, stone.first_seq),
+                    last_seq=stone.last_seq,
+                    why=stone.why,
+                    kinds=stone.kinds,
+                    since_ms=stone.since_ms,
+                    until_ms=stone.until_ms,
+                )
+            )
+            at = stone.last_seq + 1
+        return tuple([*gaps, *_acked_before(at, first - 1)][:MAX_GAPS])
 
     def _step_back(self, lane: Lane, out_of_step: OutOfStep) -> None:
         ack = out_of_step.ack
@@ -213,6 +235,11 @@ class Shipping:
             self._shared.want_beat()
         asked_s = problem.retry_after_s if isinstance(problem, Unreachable) else None
         return retry_s(misses, self._shared.near.world, asked_s=asked_s)
+
+
+def _acked_before(first: int, last: int) -> list[Gap]:
+    """Trimmed after an ack, so Cloudly had it: in an earlier life, before it was restored."""
+    return [Gap(first_seq=first, last_seq=last, why="acked-before")] if first <= last else []
 
 
 def to_event(fact: Fact) -> JournalEvent:

@@ -33,6 +33,10 @@ NO_FACT = 0
 _EVIDENCE = frozenset({Trust.PROVEN, Trust.LOOSE, Trust.UNCOMMITTED})
 
 
+LOST = "lost"
+"""The state of an attempt that cannot be read any more: no chart has it, so nobody goes on with it."""
+
+
 class Breadth(IntEnum):
     """How much is carried where there is not room for all."""
 
@@ -124,7 +128,7 @@ def stream_rows(load: Load, placed: dict[tuple[Lane, int], int]) -> list[StreamR
         elif info.name in load.whole:
             row = (1, NO_FACT, info.carried, info.belief)
         elif newest[machine] == attempt:
-            row = (1, NO_FACT, info.state or "lost", "")
+            row = (1, NO_FACT, info.state if info.ended and info.state else LOST, "")
         else:
             continue
         rows.append(StreamRow(machine, attempt, info.lane, *row))
