@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from journal.facts import Fact, Lane
-from journal.pages import COMMITTED, Image, Pages, Record
+from journal.pages import COMMITTED, Cell, Image, Pages, Record
 
 _HASH_BYTES = 32
+_INT, _STR = {int}, {str}
+_PAIRS = 3
+"""Neighbours on a page that are looked at for its lane before all of it is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +29,17 @@ class Leaf:
     image: Image
 
 
-def _fact(lane: Lane, rowid: int, row: Record) -> Fact | None:
+def _fact(lane: Lane, rowid: int, row: Record | None) -> Fact | None:
     """A row of version 1 lacks the skew; what has not a fact's shape is none."""
-    if len(row) < 11 or row[0] is not None or rowid < 1:
+    if row is None or len(row) < 11 or row[0] is not None or rowid < 1:
         return None
     _, n, stream, kind, src, dst, at_ms, boot_id, mono_ms, data, linked, *rest = row
     skew_ms = rest[0] if rest else None
-    texts, numbers = (stream, kind, src, dst, boot_id, data), (n, at_ms, mono_ms, skew_ms or 0)
     if (
-        not all(isinstance(text, str) for text in texts)
-        or not all(isinstance(number, int) for number in numbers)
-        or not isinstance(linked, bytes)
+        type(linked) is not bytes
         or len(linked) != _HASH_BYTES
+        or {type(n), type(at_ms), type(mono_ms), type(skew_ms or 0)} != _INT
+        or {type(stream), type(kind), type(src), type(dst), type(boot_id), type(data)} != _STR
     ):
         return None
     return Fact(
@@ -46,10 +48,12 @@ def _fact(lane: Lane, rowid: int, row: Record) -> Fact | None:
 
 
 def facts_on(pages: Pages, image: Image, lane: Lane) -> list[Fact]:
-    rows = pages.rows(pages.read(image), image.number)
-    found = [fact for rowid, row in rows if (fact := _fact(lane, rowid, row))]
-    found.sort(key=lambda fact: fact.seq)
-    return found
+    page = pages.read(image)
+    return [
+        fact
+        for cell in pages.cells(page, image.number)
+        if (fact := _fact(lane, cell.rowid, pages.row(page, cell)))
+    ]
 
 
 def _in_lane(fact: Fact, lane: Lane, prev: bytes) -> bool:
@@ -69,16 +73,28 @@ def find_leaves(pages: Pages) -> tuple[dict[Lane, list[Leaf]], list[Leaf]]:
     placed: dict[Lane, list[Leaf]] = {lane: [] for lane in Lane}
     unplaced: list[Leaf] = []
     for image in pages.images():
-        facts = facts_on(pages, image, Lane.CORE)
-        if not facts:
+        page = pages.read(image)
+        cells = pages.cells(page, image.number)
+        if not cells:
             continue
-        leaf = Leaf(facts[0].seq, facts[-1].seq, image)
-        lane = _lane_of(facts)
+        lane = _lane_of(_few(pages, page, cells))
+        leaf = Leaf(cells[0].rowid, cells[-1].rowid, image)
+        if lane is None:
+            facts = facts_on(pages, image, Lane.CORE)
+            if not facts:
+                continue
+            lane, leaf = _lane_of(facts), Leaf(facts[0].seq, facts[-1].seq, image)
         (placed[lane] if lane else unplaced).append(leaf)
     return placed, unplaced
 
 
+def _few(pages: Pages, page: bytes, cells: list[Cell]) -> list[Fact]:
+    few = [(cell.rowid, pages.row(page, cell)) for cell in cells[: _PAIRS + 1]]
+    return [fact for rowid, row in few if (fact := _fact(Lane.CORE, rowid, row))]
+
+
 def _lane_of(facts: list[Fact]) -> Lane | None:
+    """The lane whose chain holds between two neighbours."""
     for one, other in pairwise(facts):
         if other.seq == one.seq + 1:
             for lane in Lane:

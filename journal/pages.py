@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 MAGIC = b"SQLite format 3\0"
 PAGE_BYTES = 4096
@@ -32,6 +32,9 @@ _WAL_MAGIC = 0x377F0682
 _MOST_PAGES = 1 << 24
 _MOST_CELLS = PAGE_BYTES // 4
 _MOST_PAYLOAD = 1 << 20
+
+UNREADABLE = (IndexError, ValueError, struct.error)
+"""What comes of decoding noise."""
 
 Record = list[Any]
 _WIDTH = (0, 1, 2, 3, 4, 6, 8)
@@ -45,6 +48,14 @@ class Image:
     rank: int
     offset: int
     in_wal: bool
+
+
+class Cell(NamedTuple):
+    """A row's place on its page."""
+
+    rowid: int
+    size: int
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +130,33 @@ class Pages:
         yield from beneath
         yield from self.frames.unchecked
 
-    def rows(self, page: bytes, number: int) -> Iterator[tuple[int, Record]]:
-        """The rows of a table's leaf, as (rowid, columns); a cell that cannot be read is left out."""
+    def cells(self, page: bytes, number: int) -> list[Cell]:
+        """The rows of a table's leaf by their rowids, not yet decoded; the lowest first."""
         start = 100 if number == 1 else 0
         if not page or page[start] != TABLE_LEAF:
-            return
+            return []
+        found = []
         for at in _cells(page, start, 8):
             try:
-                size, at = _varint(page, at)  # noqa: PLW2901 - the cursor of a parser
-                rowid, at = _varint(page, at)  # noqa: PLW2901
-                payload = self._payload(page, at, size, PAGE_BYTES - 35)
-                yield rowid, _record(payload)
-            except (IndexError, ValueError):
+                size, after = _varint(page, at)
+                rowid, after = _varint(page, after)
+            except IndexError:
                 continue
+            found.append(Cell(rowid, size, after))
+        found.sort()
+        return found
+
+    def row(self, page: bytes, cell: Cell) -> Record | None:
+        """What a cell holds; None when it cannot be read."""
+        try:
+            return _record(self._payload(page, cell.at, cell.size, PAGE_BYTES - 35))
+        except UNREADABLE:
+            return None
+
+    def rows(self, page: bytes, number: int) -> Iterator[Record]:
+        for cell in self.cells(page, number):
+            if (record := self.row(page, cell)) is not None:
+                yield record
 
     def table(self, root: int) -> Iterator[Record]:
         """Every record of the b-tree at `root`, with or without rowids, as far as it can be walked."""
@@ -141,7 +166,7 @@ class Pages:
             page, start = self.newest(number), 100 if number == 1 else 0
             kind = page[start] if page else 0
             if kind == TABLE_LEAF:
-                yield from (record for _, record in self.rows(page, number))
+                yield from self.rows(page, number)
             elif kind in {INDEX_LEAF, INDEX_INNER}:
                 yield from self._index_records(page, start, kind)
             if kind in {TABLE_INNER, INDEX_INNER}:
@@ -180,7 +205,7 @@ class Pages:
             try:
                 size, body = _varint(page, at + 4 if inner else at)
                 yield _record(self._payload(page, body, size, most))
-            except (IndexError, ValueError):
+            except UNREADABLE:
                 continue
 
     def _payload(self, page: bytes, at: int, size: int, most: int) -> bytes:
@@ -279,29 +304,27 @@ def _record(payload: bytes) -> Record:
     end, at = _varint(payload, 0)
     types = []
     while at < end:
-        kind, at = _varint(payload, at)
+        kind, at = (payload[at], at + 1) if payload[at] < 0x80 else _varint(payload, at)
         types.append(kind)
-    return list(_values(payload, end, types))
-
-
-def _values(payload: bytes, at: int, types: list[int]) -> Iterator[Any]:
+    values: Record = []
+    at = end
     for kind in types:
-        if kind == 0:
-            yield None
+        if kind >= 12:
+            upto = at + (kind - 12) // 2
+            found = payload[at:upto]
+            values.append(found.decode("utf-8", "surrogatepass") if kind & 1 else found)
         elif kind <= 6:
-            yield int.from_bytes(payload[at : at + _WIDTH[kind]], "big", signed=True)
-            at += _WIDTH[kind]
+            upto = at + _WIDTH[kind]
+            values.append(int.from_bytes(payload[at:upto], "big", signed=True) if kind else None)
         elif kind in {8, 9}:
-            yield kind - 8
-        elif kind >= 12:
-            size = (kind - 12) // 2
-            found = payload[at : at + size]
-            if len(found) < size:
-                raise ValueError(kind)
-            yield found if kind % 2 == 0 else found.decode("utf-8", "surrogatepass")
-            at += size
+            upto = at
+            values.append(kind - 8)
         else:
             raise ValueError(kind)
+        at = upto
+    if at > len(payload):
+        raise ValueError(at)
+    return values
 
 
 def _checksum(text: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from journal.facts import Lane, split_name
+from journal.pages import Pages
 from journal.problems import Foreign, NoJournal
 from journal.reader import open_reader
 from journal.salvage import Found, Salvaged, Trust, salvage
@@ -382,3 +383,22 @@ def test_where_there_is_nothing_or_somebody_elses_it_says_so(place: Path) -> Non
         theirs.execute("INSERT INTO theirs VALUES ('a')")
     with pytest.raises(Foreign, match="another application's"):
         salvage(place)
+
+
+def test_noise_that_looks_like_a_page_is_passed_by(original: Original, tmp_path: Path) -> None:
+    place, chance = original.copy(tmp_path / "noise"), random.Random(SEED)  # noqa: S311
+    with Pages(place / "journal.db") as pages:
+        whole = [pages.newest(number) for number in original.leaves]
+        for kind in (0x0D, 0x05, 0x0A, 0x02):
+            for trial in range(300):
+                page = bytearray(whole[trial % len(whole)])
+                for _ in range(chance.randrange(1, 200)):
+                    page[chance.randrange(4096)] = chance.randrange(256)
+                page[0] = kind
+                with (place / "journal.db").open("r+b") as file:
+                    file.seek(4096)
+                    file.write(page)
+
+                rows = [*pages.rows(bytes(page), 2), *pages.table(2), *pages.index_leaves()]
+
+                assert all(isinstance(row, list) for row in rows)
