@@ -25,7 +25,7 @@ from tests.journal.damage import Damage, Original, write_original
 from tests.journal.given import EPOCH, beat, files, open_at, tampering, write_story
 from tests.journal.test_upgrade import RECORDED
 
-UPDATES, TRIALS, FULL_TRIALS = 120, 4, 3
+UPDATES, TRIALS, MORE_TRIALS, FULL_TRIALS = 120, 4, 20, 3
 SEED = 20_200
 
 
@@ -147,6 +147,27 @@ def test_damage_is_noticed_and_what_can_be_read_is_salvaged(
     original: Original, row: Expected, tmp_path: Path
 ) -> None:
     read, worst, verified = figures_of(original, row, tmp_path, TRIALS)
+
+    assert read >= row.read
+    assert worst >= row.worst
+    assert verified >= row.verified
+
+
+def test_that_table_turns_red_when_the_chain_is_not_asked(
+    original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("journal.salvage.follows", lambda *_: True)
+
+    with pytest.raises(AssertionError):
+        run_trials(original, TABLE[0], tmp_path, TRIALS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", BY_KIND)
+def test_in_twenty_other_places_it_is_the_same(
+    original: Original, row: Expected, tmp_path: Path
+) -> None:
+    read, worst, verified = figures_of(original, row, tmp_path, MORE_TRIALS)
 
     assert read >= row.read
     assert worst >= row.worst
