@@ -418,15 +418,8 @@ def test_that_test_turns_red_when_the_steps_are_not_synced(
 def test_a_succession_is_dropped_when_the_old_journal_was_written_to_meanwhile(
     killed: Path,
 ) -> None:
-    class PowerCut(BaseException):
-        pass
-
-    def cut(name: str) -> None:
-        if name == "decided":
-            raise PowerCut
-
     with pytest.raises(PowerCut):
-        begin(killed, points=cut)
+        begin(killed, points=cut_at("decided"))
     (killed / "journal.next").rename(killed / "aside")
     with open_at(killed) as older_program:
         written = older_program.append("app-update/5", "succeeded", "applying", "succeeded")
@@ -436,6 +429,52 @@ def test_a_succession_is_dropped_when_the_old_journal_was_written_to_meanwhile(
 
     assert epoch == EPOCH
     assert facts[-1] == written
+
+
+class PowerCut(BaseException):
+    pass
+
+
+def cut_at(step: str) -> Callable[[str], None]:
+    def cut(name: str) -> None:
+        if name == step:
+            raise PowerCut
+
+    return cut
+
+
+def test_a_decided_journal_that_is_damaged_counts_for_nothing_beside_the_old_one(
+    killed: Path, tmp_path: Path
+) -> None:
+    before = what_is_there(shutil.copytree(killed, tmp_path / "before-it"))
+    with pytest.raises(PowerCut):
+        begin(killed, points=cut_at("decided"))
+    (killed / "journal.next").write_bytes(bytes(8_192))
+
+    assert what_is_there(killed) == before
+
+
+def test_a_decided_journal_that_is_damaged_when_the_old_one_has_gone_is_salvaged(
+    killed: Path,
+) -> None:
+    with pytest.raises(PowerCut):
+        begin(killed, points=cut_at("kept:journal.db"))
+    with (killed / "journal.next").open("r+b") as file:
+        file.write(bytes(4_096))  # its first page
+
+    with pytest.raises(Damaged):
+        open_at(killed)
+    begun = begin(killed, epoch="3" * 32)
+
+    assert (begun.old_epoch, begun.lost) == (NEW, 0)
+    with open_at(killed) as journal:
+        assert verify(journal).ok
+        assert recall(journal, "app-update/5", MACHINE).state == "applying"
+    assert sorted(path.name for path in (killed / "kept").iterdir()) == [
+        "1-00112233",
+        "2-unreadable",
+        "3-ffeeddcc",
+    ]
 
 
 CHILD = """
