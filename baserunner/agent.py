@@ -32,13 +32,14 @@ from baserunner.pace import next_heartbeat_s, retry_s
 from baserunner.problems import EpochOver, IdentityProblem, NeighbourProblem, Refused, Unreachable
 from baserunner.recent import RecentLines
 from baserunner.report import Seen, look_at_supervisor, report
+from baserunner.retention import make_room
 from baserunner.settings import Settings
 from baserunner.shared import Neighbours
 from baserunner.watchdog import Watchdog
 from interfaces.heartbeat import HeartbeatRequest
 from interfaces.world import World, new_id, now_ms
 from journal.journal import Journal
-from journal.problems import AlreadyRunning, Damaged, JournalProblem, NotWritable
+from journal.problems import AlreadyRunning, Damaged, JournalProblem, NoSpace, NotWritable
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ class Agent:
                 troubles = flat(group)
             finally:
                 self._identity = life.identity or self._identity
+            if any(isinstance(trouble, NoSpace) for trouble in troubles):
+                make_room(journal)
         return self._next_epoch(troubles)
 
     def _next_epoch(self, troubles: list[BaseException]) -> str:

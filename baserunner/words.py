@@ -29,6 +29,7 @@ SENTENCES: dict[str, str] = {
     "heartbeats-summarised": "older heartbeats and lines, already with Cloudly, folded into one",
     # notes
     "epoch-began":          "a new epoch began ({why}): {problem}",
+    "disk-full":            "the disk is full: the journal's reserve is spent",
     # app update
     "offered":              "Cloudly offers release {version} ({release})",
     "admitted":             "the device runs {running} now",
