@@ -22,6 +22,8 @@ from journal.facts import Lane as JournalLane
 from journal.recall import Stream
 
 SKEWED_S = 60.0
+MAX_WORDS = 2000
+"""What a sentence on the wire may hold (`interfaces.wire.Line`)."""
 
 
 @dataclass(slots=True)
@@ -120,11 +122,14 @@ def _waiting(answers: list[Why]) -> tuple[Waiting, ...]:
         Waiting(
             stream=why.stream,
             state=why.state,
-            waits_for=(f"{why.waits_for} ({why.reason})" if why.reason else why.waits_for)[:2000],
+            waits_for=why.waits_for[:MAX_WORDS],
             owner=why.owner,
             since_ms=why.since_ms,
             until_ms=why.until_ms,
-            then=why.then,
+            then=why.then[:MAX_WORDS],
+            resume=why.resume[:MAX_WORDS],
+            reason=why.reason[:MAX_WORDS],
+            tried=tuple(words[:MAX_WORDS] for words in why.tried),
         )
         for why in answers[:20]
     )

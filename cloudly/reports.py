@@ -4,25 +4,56 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 INT64 = 2**63
 
 
-def waiting_of(reported: Mapping[str, Any]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Why one thing on a node is not finished, as the node says it (`interfaces.why.Answer`)."""
+
+    stream: str
+    state: str
+    waits_for: str
+    owner: str
+    since_ms: int
+    until_ms: int | None
+    then: str
+    resume: str
+    reason: str
+    tried: tuple[str, ...]
+
+
+def waiting_of(reported: Mapping[str, Any]) -> list[Waits]:
     """What the node says it waits for, machine by machine."""
     listed = reported.get("waiting")
-    keys = ("stream", "state", "waits_for", "owner", "then")
-    return [
-        {key: text(mapping(one).get(key)) or "" for key in keys}
-        | {"since_ms": whole(mapping(one).get("since_ms"))}
-        for one in (listed if isinstance(listed, list) else [])
-    ]
+    return [_waits(mapping(one)) for one in (listed if isinstance(listed, list) else [])]
+
+
+def _waits(one: Mapping[str, Any]) -> Waits:
+    tried = one.get("tried")
+    words = {
+        name: text(one.get(name)) or ""
+        for name in ("stream", "state", "waits_for", "owner", "then", "resume", "reason")
+    }
+    return Waits(
+        **words,
+        since_ms=whole(one.get("since_ms")) or 0,
+        until_ms=whole(one.get("until_ms")),
+        tried=tuple(str(words) for words in tried) if isinstance(tried, list) else (),
+    )
 
 
 def waits(reported: Mapping[str, Any]) -> tuple[str, ...]:
     """The same, a sentence each."""
-    return tuple(f"{one['waits_for']} ({one['owner']})" for one in waiting_of(reported))
+    return tuple(
+        f"{one.waits_for} ({one.reason}; {one.owner})"
+        if one.reason
+        else f"{one.waits_for} ({one.owner})"
+        for one in waiting_of(reported)
+    )
 
 
 def facts(row: Mapping[str, Any], reported: Mapping[str, Any]) -> list[tuple[str, str]]:

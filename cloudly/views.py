@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudly.reports import load, mapping, text, waits, whole
+from cloudly.voices import alarm, notice
 
 ONLINE_INTERVALS = 2.5  # one lost heartbeat is weather, two are news
 LATE_INTERVALS = 10.0
@@ -92,6 +93,8 @@ def state_of(
     """One word for a node, the most urgent first, and a sentence where there is one."""
     if row["revoked_at_ms"] is not None:
         return "revoked", "it may come back with a fresh join token"
+    if row["alarm"]:
+        return "needs-operator", "two devices speak as this node"
     if row["needs_operator"]:
         return "needs-operator", row["needs_operator"]
     if row["last_seen_at_ms"] is None:
@@ -103,21 +106,25 @@ def state_of(
     return presence, ""
 
 
+def asks_operator(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What only an operator can settle, a sentence each."""
+    told = load(row["told"])
+    clone = (
+        alarm(row["fenced"], row["fenced_since_ms"], told, row["node_id"]) if row["alarm"] else None
+    )
+    return tuple(one for one in (clone, row["needs_operator"]) if one)
+
+
+def fence_notice(row: Mapping[str, Any]) -> str:
+    """What is worth a look and no alarm."""
+    return notice(row["fenced"], row["fenced_at_ms"]) if row["fenced"] and not row["alarm"] else ""
+
+
 def presence_of(silent_intervals: float) -> str:
     """online, late or offline, after that many heartbeat intervals of silence."""
     if silent_intervals > LATE_INTERVALS:
         return "offline"
     return "late" if silent_intervals > ONLINE_INTERVALS else "online"
-
-
-def with_moments(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A transition, with the time to show: the device's clock, or ours where that was impossible."""
-    one = dict(row)
-    usable = believable(one["at_ms"], one["received_at_ms"])
-    return one | {
-        "clock_usable": usable,
-        "when_ms": one["at_ms"] if usable else one["received_at_ms"],
-    }
 
 
 def believable(at_ms: int, now_ms: int) -> bool:

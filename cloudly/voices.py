@@ -14,6 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+from interfaces.why import when
 
 MARGIN_MS = 2000
 """Requests take time: so much longer a fenced one must have been up than it could have been when it was succeeded."""
@@ -95,3 +98,38 @@ def lives(voice: Voice, superseded: Superseded | None) -> bool:
         return False
     until = superseded.uptime_ms + max(0, superseded.at_ms - superseded.seen_at_ms) + MARGIN_MS
     return voice.uptime_ms > until
+
+
+def alarm(count: int, since_ms: int, told: Mapping[str, Any], node_id: str) -> str:
+    """What two devices with one identity mean, and what to do; for the operator."""
+    fenced, present = _device(told, "fenced"), _device(told, "present")
+    return (
+        f"two devices speak as this node since {when(since_ms)}: one was refused {times(count)}{fenced}, the other goes"
+        f" on{present}. One of the two needs a fresh join token (`cloudly token create`): it then becomes a node of its"
+        " own, or takes this one over. When that is settled some other way:"
+        f" `cloudly node acknowledge {node_id[:12]}`"
+    )
+
+
+def notice(count: int, last_ms: int) -> str:
+    """Refusals that are no alarm yet."""
+    return (
+        f"{times(count)}, last at {when(last_ms)}, a request was refused because its sender had been succeeded: a late"
+        " packet, or a second device with this identity. If it goes on, this page raises an alarm."
+    )
+
+
+def times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _device(told: Mapping[str, Any], which: str) -> str:
+    """Boot and addresses of one of the two, as far as known."""
+    device = told.get(which)
+    if not isinstance(device, dict):
+        return ""
+    boot, addresses = device.get("boot_id"), device.get("addresses")
+    parts = [f"boot {str(boot)[:8]}"] if boot else []
+    if isinstance(addresses, list) and addresses:
+        parts.append("at " + ", ".join(str(one) for one in addresses[:4]))
+    return f" ({' '.join(parts)})" if parts else ""

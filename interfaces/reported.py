@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from interfaces.journal import Ack
+from interfaces.why import TRIED
 from interfaces.wire import Id, Line, Wire
 
 
@@ -31,6 +33,10 @@ class SupervisorReport(Wire):
     problem: Line | None = None
 
 
+def _last_three(tried: Any) -> Any:
+    return tried[-TRIED:] if isinstance(tried, list | tuple) else tried
+
+
 class Waiting(Wire):
     """Why something is not finished: the answer of `baserunner why`, machine by machine."""
 
@@ -43,6 +49,14 @@ class Waiting(Wire):
     until_ms: int | None = None
     then: Line = ""
     """What happens when `until_ms` passes."""
+    resume: Line = ""
+    """What is done first after a restart."""
+    reason: Line = ""
+    """The last problem; empty: there was none."""
+    tried: Annotated[tuple[Line, ...], BeforeValidator(_last_three)] = Field(
+        default=(), max_length=TRIED
+    )
+    """The last things that were tried, the oldest first: sentences. Of more than three the last three are kept."""
 
 
 class UpdateReport(Wire):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of
+from cloudly.cli import node_journal
+from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of, shown
+from cloudly.cli.node_journal import NodeArgument
 
 if TYPE_CHECKING:
     from cloudly.views import NodeView
 
 app = typer.Typer(help="Nodes: devices as Cloudly knows them.", no_args_is_help=True)
-NodeArgument = Annotated[
-    str, typer.Argument(metavar="NODE", help="Node id, the beginning of one, or host name.")
-]
+app.command()(node_journal.journal)
+app.command()(node_journal.gaps)
+app.command("export-journal")(node_journal.export_journal)
+app.command("verify-journal")(node_journal.verify_journal)
 
 
 @app.command("list")
@@ -48,9 +51,10 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
 @app.command()
 def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show one node: what it should be, what it is, what it did."""
-    from cloudly.reports import load
+    from cloudly.reports import load, waiting_of
     from cloudly.store import reading
-    from cloudly.views import node_view
+    from cloudly.views import asks_operator, fence_notice, node_view
+    from interfaces.why import lines
     from interfaces.world import RealWorld, now_ms
 
     now, every_s = now_ms(RealWorld()), settings_of(data_dir).heartbeat_every_s
@@ -74,6 +78,13 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
         print_json({**asdict(view), "reported": load(row["reported"]), **parts})
         return
     _print_node(view, parts, now)
+    for words in (*asks_operator(dict(row)), fence_notice(dict(row))):
+        if words:
+            typer.echo(f"\n{shown(words)}")
+    for one in waiting_of(load(row["reported"])):
+        typer.echo("")
+        for line in lines(one, now_ms=now):
+            typer.echo(line)
 
 
 @app.command()
@@ -92,6 +103,20 @@ def revoke(node: NodeArgument, *, data_dir: DataDir = None) -> None:
             )
         )
     typer.echo(f"node {row['node_id']} is revoked")
+
+
+@app.command()
+def acknowledge(node: NodeArgument, *, data_dir: DataDir = None) -> None:
+    """Say that two devices with one identity are settled; the alarm comes again if they are not."""
+    from cloudly.store import reading, voices
+
+    with opened(data_dir) as store:
+        row = store.read(lambda db: reading.find(db, node))
+        known = store.write_now(lambda db: voices.acknowledge(db, row["id"]))
+    typer.echo(
+        f"node {row['node_id']}: "
+        + ("acknowledged" if known else "there was nothing to acknowledge")
+    )
 
 
 def _print_node(view: NodeView, parts: dict[str, list[dict[str, Any]]], now: int) -> None:

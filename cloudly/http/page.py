@@ -8,11 +8,13 @@ Rules:
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -22,12 +24,44 @@ from cloudly.http.templates import Pages, Static
 from cloudly.problems import Refused
 from cloudly.reports import facts, load, waiting_of
 from cloudly.settings import Settings, is_loopback
-from cloudly.store import reading
+from cloudly.store import reading, story
 from cloudly.store.store import Store
-from cloudly.views import NodeView, believable, node_view, with_moments
+from cloudly.views import NodeView, asks_operator, fence_notice, node_view
 from interfaces.world import World, now_ms
 
 SHOWN = 500
+FACTS = 50
+"""Facts of a node's story on one page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Which part of a node's story is asked for."""
+
+    before: story.Place | None = None
+    heartbeats: bool = False
+
+    def query(self, *, before: story.Place | None = None, heartbeats: bool | None = None) -> str:
+        """The query of an address that shows another part; nothing of what a stranger sent is in it."""
+        parts = [f"before={before.epoch_n}.{before.n}"] if before is not None else []
+        if self.heartbeats if heartbeats is None else heartbeats:
+            parts.append("heartbeats=1")
+        return "?" + "&".join(parts) if parts else ""
+
+    @property
+    def here(self) -> str:
+        return self.query(before=self.before)
+
+
+def look_of(query: QueryParams) -> Look:
+    """Raises Refused (not-found)."""
+    asked = query.get("before")
+    if asked is None:
+        return Look(None, query.get("heartbeats") == "1")
+    found = re.fullmatch(r"([0-9]{1,15})\.([0-9]{1,19})", asked)
+    if found is None or int(found[2]) > story.END:
+        raise Refused("not-found", "before: the place of a fact, as the links on the page have it")
+    return Look(story.Place(int(found[1]), int(found[2])), query.get("heartbeats") == "1")
 
 
 def host_of(header: str) -> str:
@@ -94,22 +128,23 @@ class Page:
 
     async def node(self, request: Request) -> Response:
         self._only_here(request)
-        return self._html("node.html", **self._node(request.path_params["node_id"]))
+        node_id, look = request.path_params["node_id"], look_of(request.query_params)
+        return self._html("node.html", look=look, **self._node(node_id, look))
 
     async def node_live(self, request: Request) -> Response:
         self._only_here(request)
-        node_id = request.path_params["node_id"]
-        before: list[object] = [self._node(node_id)]
+        node_id, look = request.path_params["node_id"], look_of(request.query_params)
+        before: list[object] = [self._node(node_id, look)]
         seen: list[object] = [None]
 
         def changes() -> str | None:
             if not self._moved(seen):
                 return None
-            shown = self._node(node_id)
+            shown = self._node(node_id, look)
             if shown == before[0]:
                 return None
             before[0] = shown
-            return self._pages.render("_node.html", now_ms(self._world), **shown)
+            return self._pages.render("_node.html", now_ms(self._world), look=look, **shown)
 
         return self._live.stream(request, changes)
 
@@ -161,10 +196,7 @@ class Page:
             fresh["last_seen_at_ms"], fresh["reported"] = unsaved
         return fresh
 
-    def _since(self, at_ms: int | None) -> int | None:
-        return at_ms if at_ms is not None and believable(at_ms, now_ms(self._world)) else None
-
-    def _node(self, node_id: str) -> dict[str, Any]:
+    def _node(self, node_id: str, look: Look) -> dict[str, Any]:
         """All that the node's page shows. Raises Refused (not-found)."""
         row = self._store.read(lambda db: reading.node(db, node_id))
         if row is None:
@@ -173,14 +205,16 @@ class Page:
         read = self._store.read
         return {
             "node": self._view(row, read(reading.versions)),
-            "waiting": [
-                one | {"since_ms": self._since(one["since_ms"])} for one in waiting_of(reported)
-            ],
+            "asks": asks_operator(dict(row)),
+            "notice": fence_notice(dict(row)),
+            "waiting": waiting_of(reported),
             "facts": facts(dict(row), reported),
             "last_good": row["last_good"],
-            "transitions": [
-                with_moments(dict(one)) for one in read(lambda db: reading.transitions(db, number))
-            ],
+            "story": read(
+                lambda db: story.page(
+                    db, number, before=look.before, limit=FACTS, heartbeats=look.heartbeats
+                )
+            ),
             "deployments": [dict(one) for one in read(lambda db: reading.deployments(db, number))],
             "never_again": [dict(one) for one in read(lambda db: reading.never_again(db, number))],
             "enrollments": [dict(one) for one in read(lambda db: reading.enrollments(db, number))],

@@ -15,7 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cloudly.problems import Refused
+from cloudly.story import gap_words
 from cloudly.views import NodeView, ago
+from interfaces import why
 
 TYPES = {".css": "text/css", ".js": "text/javascript"}
 LAST_MS = 253_402_300_799_000  # the year 9999, where datetime ends
@@ -60,6 +62,9 @@ class Pages:
         )
         self._templates.globals["static"] = static.address
         self._templates.filters["word"] = word
+        self._templates.globals["why_title"] = why.title
+        self._templates.globals["why_told"] = why.told
+        self._templates.globals["gap_words"] = gap_words
 
     def render(self, template: str, now_ms: int, **values: Any) -> str:
         return self._templates.get_template(template).render(

@@ -47,7 +47,7 @@ def _close(db: Connection, node: int, number: int, now_ms: int) -> None:
     db.execute("UPDATE epoch SET closed_at_ms=? WHERE node=? AND n=?", (now_ms, node, number))
     for lane in _lanes(db, node, number):
         lost = epochs.left_behind(lane["ack_seq"], lane["head_seq"])
-        record(db, (node, number, lane["lane"]), lost, now_ms)
+        record(db, (node, number, lane["lane"]), lost, now_ms=now_ms)
 
 
 def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms: int) -> None:
@@ -82,7 +82,7 @@ def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms:
             "DELETE FROM lane_gap WHERE node=? AND epoch_n=? AND lane=? AND first_seq>?",
             (node, before, name.value, ack),
         )
-        record(db, (node, before, name.value), lost, now_ms)
+        record(db, (node, before, name.value), lost, now_ms=now_ms)
 
 
 def _known_elsewhere(
@@ -95,7 +95,7 @@ def _known_elsewhere(
     acked = {lane["lane"]: lane["ack_seq"] for lane in _lanes(db, node, lost)}
     for name in Lane:
         missing = epochs.left_behind(acked.get(name.value, 0), note.known[name.value])
-        record(db, (node, lost, name.value), missing, now_ms)
+        record(db, (node, lost, name.value), missing, now_ms=now_ms)
 
 
 def _lanes(db: Connection, node: int, number: int) -> list[Row]:
@@ -105,16 +105,24 @@ def _lanes(db: Connection, node: int, number: int) -> list[Row]:
 
 
 def record(
-    db: Connection, lane: tuple[int, int, str], missing: Iterable[Missing], now_ms: int
+    db: Connection,
+    lane: tuple[int, int, str],
+    missing: Iterable[Missing],
+    *,
+    now_ms: int,
+    at_n: int | None = None,
 ) -> None:
-    """Gaps of one lane, which is named by its node, the number of its epoch and its name."""
+    """Gaps of one lane, which is named by its node, the number of its epoch and its name.
+
+    `at_n`: before which place among the facts of both lanes; None: after all of them.
+    """
     db.executemany(
         "INSERT INTO lane_gap(node, epoch_n, lane, first_seq, last_seq, at_ms, why, kinds, since_ms, until_ms,"
-        " last_hash) VALUES(?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(node, epoch_n, lane, first_seq) DO UPDATE SET"
+        " last_hash, at_n) VALUES(?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(node, epoch_n, lane, first_seq) DO UPDATE SET"
         " last_seq=max(last_seq, excluded.last_seq)",
         [
             (*lane, one.first_seq, one.last_seq, now_ms, one.why,
-             json.dumps(one.kinds, sort_keys=True), one.since_ms, one.until_ms, one.last_hash)
+             json.dumps(one.kinds, sort_keys=True), one.since_ms, one.until_ms, one.last_hash, at_n)
             for one in missing
         ],
     )  # fmt: skip

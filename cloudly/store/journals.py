@@ -105,9 +105,11 @@ def _hash_at(db: Connection, place: Place, seq: int) -> bytes | None:
 
 def _store(db: Connection, place: Place, verdict: Verdict) -> None:
     key = (place.node, place.epoch_n, place.lane)
-    epochs.record(db, key, verdict.missing, place.now_ms)
+    before = _last_n(db, key)
+    n = chunks.places((fact.event and fact.event.n for fact in verdict.fresh), before)
+    epochs.record(db, key, verdict.missing, now_ms=place.now_ms, at_n=n[0] if n else before + 1)
     if verdict.fresh:
-        _append(db, place, verdict.fresh)
+        _append(db, key, verdict.fresh, n, place.now_ms)
     db.execute(
         "UPDATE lane SET ack_seq=?4, ack_hash=?5, prior_seq=CASE WHEN prior_seq>?4 THEN prior_seq END,"
         " prior_hash=CASE WHEN prior_seq>?4 THEN prior_hash END WHERE node=?1 AND epoch_n=?2 AND lane=?3",
@@ -115,26 +117,34 @@ def _store(db: Connection, place: Place, verdict: Verdict) -> None:
     )
 
 
-def _append(db: Connection, place: Place, fresh: tuple[Shipped, ...]) -> None:
-    key = (place.node, place.epoch_n, place.lane)
-    before = db.execute(
-        "SELECT max(last_n) FROM journal_chunk WHERE id=(SELECT id FROM journal_chunk"
-        " WHERE node=? AND epoch_n=? AND lane=? ORDER BY first_seq DESC LIMIT 1)",
-        key,
-    ).fetchone()[0]
-    n = chunks.places((fact.event and fact.event.n for fact in fresh), before or 0)
+def _last_n(db: Connection, lane: tuple[int, int, str]) -> int:
+    row = db.execute(
+        "SELECT last_n FROM journal_chunk WHERE node=? AND epoch_n=? AND lane=? ORDER BY first_seq DESC LIMIT 1",
+        lane,
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _append(
+    db: Connection,
+    lane: tuple[int, int, str],
+    fresh: tuple[Shipped, ...],
+    n: list[int],
+    now_ms: int,
+) -> None:
     db.execute(
         "INSERT INTO journal_chunk(node, epoch_n, lane, first_seq, last_seq, received_at_ms, opaque, events,"
-        " first_n, last_n) VALUES(?,?,?,?,?,?,?,?,?,?)",
+        " first_n, last_n, quiet) VALUES(?,?,?,?,?,?,?,?,?,?,?)",
         (
-            *key,
+            *lane,
             fresh[0].seq,
             fresh[-1].seq,
-            place.now_ms,
+            now_ms,
             sum(fact.event is None for fact in fresh),
             "[" + ",".join(fact.text for fact in fresh) + "]",
             n[0],
             n[-1],
+            all(chunks.is_quiet(fact.event) for fact in fresh),
         ),
     )
 

@@ -12,10 +12,12 @@ NODES = (
     " s.reported, d.generation,"
     " p.deployment, p.state AS deployment_state, p.closed AS deployment_closed, p.rollback_of,"
     " r.version AS wanted_version,"
-    " r.commit_id AS wanted_release, g.version AS last_good"
+    " r.commit_id AS wanted_release, g.version AS last_good,"
+    " f.count AS fenced, f.first_at_ms AS fenced_since_ms, f.last_at_ms AS fenced_at_ms, f.alarm, f.told"
     " FROM node n LEFT JOIN node_live l ON l.node=n.id LEFT JOIN node_status s ON s.node=n.id"
     " LEFT JOIN desired d ON d.node=n.id LEFT JOIN deployment p ON p.deployment=d.deployment"
     " LEFT JOIN release r ON r.id=p.release LEFT JOIN release g ON g.id=n.last_good"
+    " LEFT JOIN fence f ON f.node=n.id"
 )
 SHORTEST_PREFIX = 4
 
@@ -89,7 +91,7 @@ def streams(db: Connection, node_n: int) -> list[Row]:
 def lanes(db: Connection, node_n: int) -> list[Row]:
     """Where each lane of each epoch stands, and what is missing or opaque in it."""
     return db.execute(
-        "SELECT e.epoch, e.n epoch_n, l.lane, l.ack_seq, l.head_seq,"
+        "SELECT e.epoch, e.n epoch_n, e.closed_at_ms, l.lane, l.ack_seq, l.head_seq,"
         " (SELECT count(*) FROM lane_gap g WHERE (g.node, g.epoch_n, g.lane)=(l.node, l.epoch_n, l.lane)) gaps,"
         " (SELECT coalesce(sum(g.last_seq-g.first_seq+1), 0) FROM lane_gap g"
         "  WHERE (g.node, g.epoch_n, g.lane)=(l.node, l.epoch_n, l.lane)) missing,"

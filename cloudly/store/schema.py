@@ -154,6 +154,7 @@ lane_gap = _table(
     _int("since_ms", nullable=True),
     _int("until_ms", nullable=True),
     _hash("last_hash", nullable=True),  # of the fact at last_seq: what the next is chained to
+    _int("at_n", nullable=True),  # before this place among the facts; NULL: at the epoch's end
 )
 journal_chunk = _table(
     "journal_chunk",
@@ -168,8 +169,9 @@ journal_chunk = _table(
     _text("events"),
     _int("first_n", nullable=True),  # places among the facts of both lanes, growing within a lane
     _int("last_n", nullable=True),
+    sa.Column("quiet", Big, nullable=False, server_default="0"),  # nothing but heartbeats
     sa.UniqueConstraint("node", "epoch_n", "lane", "first_seq"),
-    sa.Index("ix_journal_chunk_story", "node", "epoch_n", "lane", "first_n"),
+    sa.Index("ix_journal_chunk_story", "node", "epoch_n", "lane", "quiet", "first_n"),
 )
 
 # -- who speaks as a node

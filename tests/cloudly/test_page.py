@@ -15,7 +15,7 @@ import pytest
 import cloudly
 from cloudly.http.live import MOST, event
 from cloudly.http.templates import moment
-from cloudly.views import ago, presence_of, with_moments
+from cloudly.views import ago, presence_of
 from tests.cloudly.given import UUID, Plane, bearer, code_of
 
 pytestmark = pytest.mark.anyio
@@ -353,12 +353,3 @@ async def test_times_are_told_as_people_do() -> None:
         "never", "in the future", "59 s ago", "1 min ago", "2 h ago", "2 d ago",
     ]  # fmt: skip
     assert moment(2**62, 0) == moment(-1, 0) == "at an impossible time"
-
-
-async def test_a_device_clock_that_cannot_be_right_is_replaced_and_said_so() -> None:
-    row = {"at_ms": 1000, "received_at_ms": 1_795_000_000_000}
-
-    shown = with_moments(row)
-
-    assert (shown["when_ms"], shown["clock_usable"]) == (1_795_000_000_000, False)
-    assert with_moments(row | {"at_ms": 1_794_999_999_000})["clock_usable"]

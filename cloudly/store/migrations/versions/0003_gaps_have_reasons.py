@@ -29,10 +29,12 @@ def upgrade() -> None:
     _add("lane_gap", "since_ms", Big)
     _add("lane_gap", "until_ms", Big)
     _add("lane_gap", "last_hash", sa.LargeBinary())
+    _add("lane_gap", "at_n", Big)
     _add("journal_chunk", "first_n", Big)
     _add("journal_chunk", "last_n", Big)
+    _add("journal_chunk", "quiet", Big, default="0")
     op.create_index(
-        "ix_journal_chunk_story", "journal_chunk", ["node", "epoch_n", "lane", "first_n"]
+        "ix_journal_chunk_story", "journal_chunk", ["node", "epoch_n", "lane", "quiet", "first_n"]
     )
     _tables()
     _fill()
@@ -101,7 +103,7 @@ def _fill() -> None:
 
 
 def _place_chunks() -> None:
-    """Where each chunk is among the facts of both lanes: as `store/journals.py` counts."""
+    """Where each chunk is among the facts of both lanes, and whether it holds heartbeats only: as chunks.py does."""
     connection = op.get_bind()
     last: dict[tuple[int, int, str], int] = {}
     chunks = connection.exec_driver_sql(
@@ -112,14 +114,19 @@ def _place_chunks() -> None:
         text = connection.exec_driver_sql(
             "SELECT events FROM journal_chunk WHERE id=?", (chunk,)
         ).scalar_one()
-        places = []
+        places, quiet = [], True
         for event in json.loads(text):
             n = event.get("n")
             place = last.get(key, 0) + 1
             known = isinstance(n, int) and not isinstance(n, bool) and n <= 2**53
             last[key] = max(place, n) if known else place
             places.append(last[key])
+            quiet = quiet and str(event.get("stream")).startswith("heartbeat/")
         connection.exec_driver_sql(
-            "UPDATE journal_chunk SET first_n=?, last_n=? WHERE id=?",
-            (places[0], places[-1], chunk),
+            "UPDATE journal_chunk SET first_n=?, last_n=?, quiet=? WHERE id=?",
+            (places[0], places[-1], int(quiet), chunk),
         )
+    connection.exec_driver_sql(
+        "UPDATE lane_gap SET at_n=(SELECT first_n FROM journal_chunk c WHERE (c.node, c.epoch_n, c.lane)="
+        "(lane_gap.node, lane_gap.epoch_n, lane_gap.lane) AND c.first_seq=lane_gap.last_seq+1)"
+    )

@@ -1,0 +1,135 @@
+"""All that Cloudly has of a node's journal: to carry away, and checked against its own hashes.
+
+A chain shows any change, loss or reordering of what is here. After a gap it goes on from the hash that the device gave
+for the last missing fact; where it gave none, from the first fact that is here.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from sqlite3 import Connection
+from typing import Any
+
+from cloudly.batch import link_of
+from cloudly.chunks import Kept
+from cloudly.store import story
+from interfaces.journal import Lane
+from journal.chain import genesis
+
+FORMAT = "cloudly-journal/1"
+MOST_PROBLEMS = 20
+
+
+@dataclass(slots=True)
+class Check:
+    """What was found in one lane of one epoch."""
+
+    epoch_n: int
+    epoch: str
+    lane: str
+    facts: int = 0
+    missing: int = 0
+    opaque: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def wrong(self, problem: str) -> None:
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(problem)
+
+
+def lines(db: Connection, node: int, node_id: str) -> Iterator[dict[str, Any]]:
+    """A header, then per epoch: itself, its facts in order, its gaps where they are."""
+    yield {"format": FORMAT, "node": node_id}
+    missing = story.gaps(db, node)
+    for epoch in story.epochs(db, node):
+        yield {"epoch": {name: value for name, value in epoch.items() if name != "node"}}
+        gaps = (gap for gap in missing if gap["epoch_n"] == epoch["n"])
+        marks = [_Placed(gap["at_n"] or story.END, 0, {"gap": _plain(gap)}) for gap in gaps]
+        facts = (
+            _Placed(fact.n, 1, _fact(fact)) for fact in story.oldest_first(db, node, epoch["n"])
+        )
+        in_order = heapq.merge(sorted(marks, key=_Placed.key), facts, key=_Placed.key)
+        yield from (one.line for one in in_order)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    n: int
+    after: int
+    line: dict[str, Any]
+
+    def key(self) -> tuple[int, int]:
+        return self.n, self.after
+
+
+def _fact(fact: Kept) -> dict[str, Any]:
+    return {"lane": fact.lane, "received_at_ms": fact.received_at_ms, "fact": fact.raw}
+
+
+def _plain(gap: dict[str, Any]) -> dict[str, Any]:
+    known = {name: value for name, value in gap.items() if name not in {"node", "at_n"}}
+    last_hash = gap["last_hash"]
+    return known | {
+        "kinds": json.loads(gap["kinds"]),
+        "last_hash": None if last_hash is None else last_hash.hex(),
+    }
+
+
+def verify(db: Connection, node: int) -> Iterator[Check]:
+    """One check per lane of each epoch."""
+    for epoch in story.epochs(db, node):
+        for lane in Lane:
+            yield _lane(db, node, epoch, lane.value)
+
+
+def _lane(db: Connection, node: int, epoch: dict[str, Any], lane: str) -> Check:
+    check = Check(epoch["n"], epoch["epoch"], lane)
+    rows = db.execute(
+        "SELECT first_seq, last_seq, last_hash FROM lane_gap WHERE node=? AND epoch_n=? AND lane=? ORDER BY first_seq",
+        (node, epoch["n"], lane),
+    ).fetchall()
+    gaps = {row["first_seq"]: row for row in rows}
+    check.missing = sum(row["last_seq"] - row["first_seq"] + 1 for row in rows)
+    at, prev = 0, genesis(epoch["epoch"], lane)
+    for fact in story.lane_facts(db, node, epoch["n"], lane):
+        at, known = _over_gaps(at, prev, gaps, until=fact.seq - 1)
+        if fact.seq != at + 1:
+            check.wrong(f"{fact.seq} comes after {at}, and no gap is on record")
+        elif fact.event is None:
+            check.opaque += 1
+        elif known is not None and link_of(known, lane, fact.event) != fact.hash:
+            check.wrong(f"the hash of {fact.seq} does not follow from its content")
+        at, prev = fact.seq, fact.hash
+        check.facts += 1
+    _ends(db, node, check, (at, prev), gaps)
+    return check
+
+
+def _over_gaps(
+    at: int, prev: bytes, gaps: dict[int, Any], *, until: int
+) -> tuple[int, bytes | None]:
+    """Where the next fact must be, and the hash that it follows; None: nobody said it."""
+    known: bytes | None = prev
+    while at < until and at + 1 in gaps:
+        gap = gaps[at + 1]
+        at, known = gap["last_seq"], gap["last_hash"]
+    return at, known
+
+
+def _ends(
+    db: Connection, node: int, check: Check, end: tuple[int, bytes], gaps: dict[int, Any]
+) -> None:
+    row = db.execute(
+        "SELECT ack_seq, ack_hash FROM lane WHERE node=? AND epoch_n=? AND lane=?",
+        (node, check.epoch_n, check.lane),
+    ).fetchone()
+    if row is None:
+        return
+    at, known = _over_gaps(*end, gaps, until=row["ack_seq"])
+    if row["ack_seq"] != at:
+        check.wrong(f"{row['ack_seq']} was acked, the facts here end at {at}")
+    elif known is not None and row["ack_hash"] != known:
+        check.wrong(f"the hash of {at} is not the one that was acked")
