@@ -1,8 +1,8 @@
 """Who watches a device from outside: which facts it took for durable, and what it did to the world, and on what ground.
 
 Rules
-- A fact is acknowledged when `Journal.write` has returned for it, or for a durable one after it. Whatever was
-  acknowledged must be there at the end.
+- A fact is acknowledged when the journal takes it for durable (and may ship it): it must be there at the end, and at
+  every opening until then.
 - An effect needs an intent: a fact that was acknowledged, and that others read in the file at that instant.
 """
 
@@ -51,24 +51,26 @@ class Witness:
 
     def attend(self) -> Callable[[], None]:
         """Be told of every fact from now on; returns what ends that."""
-        write, start = Journal.write, Journal.__init__
+        took, all_durable, start = Journal._took, Journal._all_durable, Journal.__init__
 
-        def watched(
-            journal: Journal, fact: Fact, *, soon: bool = False, final: bool = False
-        ) -> None:
-            write(journal, fact, soon=soon, final=final)
+        def watched(journal: Journal, fact: Fact, *, soon: bool) -> None:
             self.soon.append(fact)
-            if not soon:
-                self._settled(fact.kind)
+            took(journal, fact, soon=soon)
+
+        def settled(journal: Journal) -> None:
+            all_durable(journal)
+            self._settled(self.soon[-1].kind if self.soon else "nothing new")
 
         def found(journal: Journal, *args: Any, **options: Any) -> None:
             start(journal, *args, **options)
             self._opened(journal)
 
         def leave() -> None:
-            Journal.write, Journal.__init__ = write, start  # type: ignore[method-assign]
+            Journal._took, Journal._all_durable = took, all_durable  # type: ignore[method-assign]
+            Journal.__init__ = start  # type: ignore[method-assign]
 
-        Journal.write = watched  # type: ignore[method-assign, assignment]
+        Journal._took = watched  # type: ignore[method-assign, assignment]
+        Journal._all_durable = settled  # type: ignore[method-assign, assignment]
         Journal.__init__ = found  # type: ignore[method-assign, assignment]
         return leave
 

@@ -6,8 +6,8 @@ log, unmounted and mounted again, and the Supervisor's host goes down with it. A
 as it was left, before any agent wakes up. In the end the device is left in peace, and must come to its right end.
 
 Rules
-- What the agent was told is written, it acknowledges to a pipe: each line is a fact, and whether a full commit covers
-  it. After a SIGKILL every acknowledged fact must be there; after a power cut, every one that was covered.
+- The agent tells a pipe which facts are written, and when all of them are durable. After a SIGKILL every written fact
+  must be there; after a power cut, every durable one.
 - What is acknowledged while the power goes does not count: a sync in flight may return 0 there (journal note, 4.2).
 - Whatever Cloudly has acked must be there too.
 """
@@ -46,8 +46,10 @@ ENDS = {
 POLICY = UpdatePolicy(
     health_soak_s=0.5, health_deadline_s=4, apply_deadline_s=60, download_deadline_s=60
 )
+WAKING_S = 0.2
+"""Every fourth interruption comes within so long of the start: while the journal is opened, or made."""
 AWAKE_S = (0.1, 0.6, 2.5)
-"""An agent is left alone for at most so long before the next interruption: it wakes up, it acts, it comes further."""
+"""The others come within so long of the first fact: it has just woken up, it acts, it comes further."""
 PATIENCE_S = 90.0
 """And in the end for so long at most."""
 
@@ -149,7 +151,11 @@ class Ordeal:
     def _interrupt(self) -> None:
         pid, told = self._start()
         lines = _Lines(told)
-        lines.read_for(self.rng.uniform(0.0, self.rng.choice(AWAKE_S)))
+        if self.rng.random() < 0.25:
+            lines.read_for(self.rng.uniform(0.0, WAKING_S))
+        else:
+            lines.wait_for_one(min(self.patience_s, 10.0))
+            lines.read_for(self.rng.uniform(0.0, self.rng.choice(AWAKE_S)))
         self.interruption.happen(pid, self.town)
         if self.interruption.soon_survives:
             lines.read_all()
@@ -161,6 +167,7 @@ class Ordeal:
             self.outcome.wrong.append(f"the agent had ended by itself: {status}, {self._log()}")
         self.outcome.interruptions += 1
         self.outcome.wrong += self._look()
+        self.outcome.found_in[self._standing()] += 1
 
     def _look(self) -> Iterator[str]:
         """At a copy, so that nothing is mended by looking."""
@@ -168,12 +175,9 @@ class Ordeal:
             facts = {} if reader is None else {_key(f): f.hash.hex() for f in reader.facts()}
             if reader is not None:
                 yield from (f"verify: {problem.what}" for problem in verify(reader).problems)
-                self.outcome.found_in[_standing(reader)] += 1
                 self._covered = {
                     key: hash_ for key, hash_ in self._covered.items() if not _trimmed(reader, key)
                 }
-            else:
-                self.outcome.found_in["before there was a journal"] += 1
         lost = [key for key, hash_ in self._covered.items() if facts.get(key) != hash_]
         if lost:
             yield f"{len(lost)} acknowledged facts were lost: {', '.join(lost[:4])}"
@@ -184,6 +188,14 @@ class Ordeal:
                 yield f"Cloudly has {lane} {seq}, which was lost"
         self.outcome.acknowledged += len(self._covered)
         self.outcome.unasked += len(facts.keys() - self._covered.keys())
+
+    def _standing(self) -> str:
+        """Where the story stood, in a word."""
+        with self._copy() as reader:
+            for machine in ("app-update", "enrollment"):
+                if reader is not None and (infos := reader.streams(machine)):
+                    return f"{machine} {infos[-1].state}"
+            return "an empty journal" if reader else "no journal yet"
 
     @contextlib.contextmanager
     def _copy(self) -> Iterator[Reader | None]:
@@ -302,6 +314,10 @@ class _Lines:
             if select.select([self._told], [], [], left)[0] and not self._read():
                 break
 
+    def wait_for_one(self, seconds: float) -> None:
+        if not self._text and select.select([self._told], [], [], seconds)[0]:
+            self._read()
+
     def read_all(self) -> None:
         """Until the agent is gone."""
         while self._read():
@@ -315,20 +331,25 @@ class _Lines:
     def taken(self, *, soon_too: bool) -> dict[str, str]:
         """Lane and seq to hash, of what had to be there; a line cut short was not said."""
         whole = self._text.decode().split("\n")[:-1]
-        last = max((n for n, line in enumerate(whole) if line.endswith("durable")), default=-1)
-        said = whole if soon_too else whole[: last + 1]
-        return {f"{lane} {seq}": hash_ for lane, seq, hash_, _ in map(str.split, said)}
+        last = max((n for n, line in enumerate(whole) if line == "durable"), default=0)
+        said = [line.split() for line in (whole if soon_too else whole[:last])]
+        return {f"{words[0]} {words[1]}": words[2] for words in said if len(words) == 3}
 
 
 def _acknowledge_to(tell: int) -> None:
-    write = Journal.write
+    """A line for each fact that was written, and one whenever all that was written is durable."""
+    took, all_durable = Journal._took, Journal._all_durable
 
-    def written(journal: Journal, fact: Fact, *, soon: bool = False, final: bool = False) -> None:
-        write(journal, fact, soon=soon, final=final)
-        how = "soon" if soon else "durable"
-        os.write(tell, f"{fact.lane} {fact.seq} {fact.hash.hex()} {how}\n".encode())
+    def written(journal: Journal, fact: Fact, *, soon: bool) -> None:
+        os.write(tell, f"{fact.lane} {fact.seq} {fact.hash.hex()}\n".encode())
+        took(journal, fact, soon=soon)
 
-    Journal.write = written  # type: ignore[method-assign, assignment]
+    def durable(journal: Journal) -> None:
+        all_durable(journal)
+        os.write(tell, b"durable\n")
+
+    Journal._took = written  # type: ignore[method-assign, assignment]
+    Journal._all_durable = durable  # type: ignore[method-assign, assignment]
 
 
 def _be_of_boot(boot: str) -> None:
@@ -345,11 +366,3 @@ def _key(fact: Fact) -> str:
 def _trimmed(reader: Reader, key: str) -> bool:
     lane, seq = key.split()
     return int(seq) <= reader.base(Lane(lane)).seq
-
-
-def _standing(reader: Reader) -> str:
-    """Where the story stands, in a word."""
-    for machine in ("app-update", "enrollment"):
-        if infos := reader.streams(machine):
-            return f"{machine} {infos[-1].state}"
-    return "an empty journal"

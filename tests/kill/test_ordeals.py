@@ -46,6 +46,6 @@ def test_after_any_interruption_all_acknowledged_facts_are_there_and_the_story_g
     ("how", "plant"), [("power", "nothing-is-synced"), ("kill", "told-too-early")]
 )
 def test_a_planted_defect_turns_an_ordeal_red(tmp_path: Path, how: str, plant: str) -> None:
-    wrong, said = ordeal(tmp_path, how, 4, plant)
+    wrong, said = ordeal(tmp_path, how, 6, plant)
 
     assert any("acknowledged facts were lost" in what for what in wrong), said
