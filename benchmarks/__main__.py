@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-NAMES = ("bench_journal", "bench_chart", "bench_agent")
+NAMES = ("bench_journal", "bench_flash", "bench_chart", "bench_agent")
 
 
 def main() -> None:

@@ -35,7 +35,10 @@ RECALLED = 100_000
 SHORT, LONG = 1_000, 1_000_000
 BOOT = "5f0c1e9e-6b57-4b0e-9a53-0c5a9d0f0001"
 EPOCH = "00112233445566778899aabbccddeeff"
-INSERT = "INSERT INTO core VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT = (
+    "INSERT INTO core (n, stream, kind, src, dst, at_ms, boot, mono_ms, data, hash)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 WAITS = Waits("us", "the next one", None, "it comes", "go on")
 CHART = Chart(

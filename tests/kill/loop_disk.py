@@ -41,8 +41,9 @@ class LoopDisk:
         finally:
             os.close(root)
 
-    def unmount(self) -> None:
-        _done("umount", str(self.at))
+    def unmount(self, *, busy: bool = False) -> None:
+        """`busy`: also while somebody has a file open there; it goes when they are done."""
+        _done("umount", *(["--lazy"] if busy else []), str(self.at))
 
 
 def _done(*words: str) -> str:
