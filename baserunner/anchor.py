@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from baserunner.logs import Changes
 from baserunner.problems import EpochOver
@@ -20,6 +22,23 @@ from journal.journal import Journal
 log = logging.getLogger(__name__)
 
 FILE = "baseos-journal-anchor.json"
+KEPT = 8
+"""Epochs in a row that may end before Cloudly has a fact of the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How far an epoch had come."""
+
+    epoch: str
+    heads: dict[Lane, Head]
+    before: tuple[dict[str, Any], ...] = ()
+    """The same of epochs before it, newest first, while Cloudly has not a fact of this one."""
+
+    def told(self) -> dict[str, Any]:
+        """As the first fact of the next epoch tells it."""
+        lanes = {lane.value: head.seq for lane, head in self.heads.items()}
+        return {"epoch": self.epoch, "lanes": lanes, "before": list(self.before)}
 
 
 class Anchor:
@@ -28,6 +47,7 @@ class Anchor:
     def __init__(self, directory: Path | None) -> None:
         self._path = None if directory is None else directory / FILE
         self._held = ""
+        self._before: tuple[dict[str, Any], ...] = ()
         self._trouble = Changes()
 
     def check(self, journal: Journal) -> None:
@@ -36,19 +56,23 @@ class Anchor:
         A new journal on a device that had another says so in its first fact.
         """
         held = self.held()
-        if held is not None and journal.newest_n() == 0 and held[0] != journal.epoch:
-            journal.append("epoch/1", "epoch-began", "", "", _after_a_lost_disk(*held))
+        if held is not None and journal.newest_n() == 0 and held.epoch != journal.epoch:
+            journal.append("epoch/1", "epoch-began", "", "", _after_a_lost_disk(held))
         elif held is not None:
-            _judge(journal, *held)
+            _judge(journal, held.epoch, held.heads)
+        if held is not None:
+            self._before = _before(held, journal.epoch)
         self.hold(journal)
 
     def hold(self, journal: Journal) -> None:
         """Write where the journal is. A place that fails is said once."""
         if self._path is None:
             return
+        if self._before and journal.acked(Lane.CORE).seq > 0:
+            self._before = ()
         heads = {lane.value: journal.durable_head(lane) for lane in Lane}
         told = {lane: {"seq": head.seq, "hash": head.hash.hex()} for lane, head in heads.items()}
-        text = json.dumps({"epoch": journal.epoch, "lanes": told})
+        text = json.dumps({"epoch": journal.epoch, "lanes": told, "before": self._before})
         if text == self._held:
             return
         try:
@@ -60,7 +84,7 @@ class Anchor:
             self._held = text
             self._trouble.tell(logging.INFO, log, "")
 
-    def held(self) -> tuple[str, dict[Lane, Head]] | None:
+    def held(self) -> Held | None:
         """What was held; None when there is nothing, or nothing that can be read: then it says nothing."""
         if self._path is None:
             return None
@@ -71,12 +95,20 @@ class Anchor:
                 for lane in Lane
                 for told in [held["lanes"][lane.value]]
             }
-            return str(held["epoch"]), lanes
+            return Held(str(held["epoch"]), lanes, tuple(held.get("before", ())))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("the anchor %s says nothing: %s", self._path, type(error).__name__)
             return None
+
+
+def _before(held: Held, epoch: str) -> tuple[dict[str, Any], ...]:
+    if held.epoch == epoch:
+        return held.before
+    told = held.told()
+    del told["before"]
+    return (told, *held.before)[:KEPT]
 
 
 def _judge(journal: Journal, epoch: str, held: dict[Lane, Head]) -> None:
@@ -104,7 +136,7 @@ def _began_after(journal: Journal, epoch: str) -> bool:
     return epoch in {said.get("from"), (said.get("known") or {}).get("epoch")}
 
 
-def _after_a_lost_disk(epoch: str, held: dict[Lane, Head]) -> dict[str, object]:
+def _after_a_lost_disk(held: Held) -> dict[str, object]:
     lanes = {
         lane.value: {
             "head": head.seq,
@@ -114,13 +146,14 @@ def _after_a_lost_disk(epoch: str, held: dict[Lane, Head]) -> dict[str, object]:
             "carried": None,
             "lost": [[1, head.seq]] if head.seq else [],
         }
-        for lane, head in held.items()
+        for lane, head in held.heads.items()
     }
-    come = " and ".join(f"{lane} {head.seq}" for lane, head in held.items())
-    problem = f"the journal is new, and the anchor knows that epoch {epoch} had come to {come}"
+    come = " and ".join(f"{lane} {head.seq}" for lane, head in held.heads.items())
+    problem = f"the journal is new, and the anchor knows that epoch {held.epoch} had come to {come}"
     carried = {lane.value: 0 for lane in Lane}
     return {
-        "why": "disk", "from": epoch, "problem": problem, "kept_in": "", "lanes": lanes, "carried": carried,
+        "why": "disk", "from": held.epoch, "problem": problem, "kept_in": "", "lanes": lanes, "carried": carried,
+        "known": held.told(),
     }  # fmt: skip
 
 

@@ -65,10 +65,7 @@ class Epochs:
     def _known(self) -> dict[str, object]:
         """What the anchor holds of the epoch that ends, or of one after it."""
         held = self._anchor.held()
-        if held is None:
-            return {}
-        epoch, heads = held
-        return {"epoch": epoch, "lanes": {lane.value: head.seq for lane, head in heads.items()}}
+        return held.told() if held else {}
 
     def _still_needed(self) -> Callable[[StreamInfo], bool]:
         """The latest enrollment, and the attempts that must not be made again. Where nobody can say: all of them."""

@@ -38,6 +38,7 @@ LOST_BY = {"salvaged": DAMAGE}
 GONE_BY = {"forked": RESTORE, "restored": RESTORE}
 """What facts are called that Cloudly heard of and the device never had; DISK else."""
 MOST_RANGES = 1000
+MOST_BEFORE = 100
 MOST_SEQ = 2**53
 
 
@@ -65,6 +66,8 @@ class Began:
     known_epoch: str = ""
     known: Mapping[str, int] = field(default_factory=dict)
     """How far each lane of that epoch had come, by what the device had outside its data directory."""
+    known_before: tuple[tuple[str, Mapping[str, int]], ...] = ()
+    """The same of epochs before that one."""
 
 
 def words(why: str) -> str:
@@ -73,20 +76,27 @@ def words(why: str) -> str:
 
 
 def began(batch: Batch) -> Began | None:
-    """The note that opens an epoch, if this batch holds it."""
-    first = batch.events[0].event if batch.events else None
-    if batch.lane != Lane.CORE or first is None or first.seq != 1:
-        return None
-    if (first.stream, first.kind, first.dst) != (STREAM, KIND, ""):
-        return None
-    return read(load(first.data))
+    """The note that opens an epoch, if this batch holds it.
+
+    It is the core lane's first fact, or a line that was written again because that one had to go.
+    """
+    for fact in batch.events:
+        event = fact.event
+        if event is None or (event.stream, event.kind, event.dst) != (STREAM, KIND, ""):
+            continue
+        data = load(event.data)
+        first = mapping(data.get("written")).get("seq", event.seq if batch.lane == Lane.CORE else 0)
+        if first == 1:
+            return read(data)
+    return None
 
 
 def read(data: Mapping[str, Any]) -> Began:
     """The note's data, tolerantly: it is a device's word."""
     lanes, carried = mapping(data.get("lanes")), mapping(data.get("carried"))
     known = mapping(data.get("known"))
-    known_lanes, known_epoch = mapping(known.get("lanes")), (text(known.get("epoch")) or "")[:64]
+    known_epoch, known_lanes = _known(known)
+    before = known.get("before")
     return Began(
         why=(text(data.get("why")) or UNANNOUNCED)[:200],
         predecessor=(text(data.get("from")) or known_epoch)[:64],
@@ -95,8 +105,19 @@ def read(data: Mapping[str, Any]) -> Began:
         lanes={lane.value: _lane(mapping(lanes.get(lane.value))) for lane in Lane},
         carried={lane.value: _seq(carried.get(lane.value)) for lane in Lane},
         known_epoch=known_epoch,
-        known={lane.value: _seq(known_lanes.get(lane.value)) for lane in Lane},
+        known=known_lanes,
+        known_before=tuple(
+            _known(mapping(one))
+            for one in (before[:MOST_BEFORE] if isinstance(before, list) else ())
+        ),
     )
+
+
+def _known(told: Mapping[str, Any]) -> tuple[str, Mapping[str, int]]:
+    lanes = mapping(told.get("lanes"))
+    return (text(told.get("epoch")) or "")[:64], {
+        lane.value: _seq(lanes.get(lane.value)) for lane in Lane
+    }
 
 
 def _lane(told: Mapping[str, Any]) -> LaneBefore:

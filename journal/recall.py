@@ -55,6 +55,7 @@ class Stream(Generic[S]):
         self.facts = 0
         self.last: Fact | None = None
         self._entered_by: Fact | None = None
+        self._closed = False
         self._moves: dict[tuple[str, str], str] = {}
         """What the chart has answered; a long stream asks the same again and again."""
 
@@ -65,7 +66,8 @@ class Stream(Generic[S]):
 
     @property
     def ended(self) -> bool:
-        return self._machine.chart.is_final(self.state)
+        """It reached a final state, or was closed where it stood: a part of it was lost with a damaged journal."""
+        return self._closed or self._machine.chart.is_final(self.state)
 
     def record(
         self, kind: str, data: Mapping[str, object] | None = None, *, soon: bool = False
@@ -120,6 +122,7 @@ def recall(journal: Reading, name: str, machine: Machine[S]) -> Stream[S]:
     if info is None:
         return Stream(journal, name, machine, state=machine.chart.initial)
     stream = _begin(journal, info, machine)
+    stream._closed = info.ended  # noqa: SLF001 - ours
     last = info.last_seq or NEWEST
     for page in journal.pages(machine.chart.lane, after=info.first_seq - 1, upto=last, stream=name):
         for fact in page:

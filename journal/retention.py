@@ -5,7 +5,8 @@ Order
 2. transitions that Cloudly has, of ended streams, beyond the newest `keep_core`
 and only when they are too old or the journal is too large:
 3. the rest of what Cloudly has, log before core
-4. log facts that Cloudly has not; of the last failed attempts the last lines are written again, so they never go
+4. log facts that Cloudly has not; of the last failed attempts the last lines are written again, so they never go, and
+   neither does what an epoch says of its beginning
 5. transitions that Cloudly has not, of ended streams, and never for their age
 
 Rules
@@ -32,6 +33,8 @@ from journal.tombstone import Tombstone, bury, fewer
 
 Freeze = Callable[[StreamInfo, list[Fact]], str | None]
 """What a stream believes after the facts of it that go, as JSON; None: this program cannot read it."""
+BEGAN = "epoch-began"
+"""Why an epoch began: a line that Cloudly gets, whatever else goes before it had it."""
 UNKNOWN = "null"
 """The belief of a stream that was trimmed by a program which could not read it: it is parked."""
 Note = tuple[str, str, dict[str, Any]]
@@ -150,9 +153,12 @@ def _worth(journal: Reading, limits: Limits, lane: Lane, upto: int, *, why: str)
     In a long lane it is taken all the same: behind the lines that are written again there is what may go.
     """
     going, acked = _oldest(journal, limits, lane, upto), journal.acked(lane).seq
+    kept = [fact for fact in going if fact.kind == BEGAN and fact.seq > acked]
     if lane is Lane.CORE:
-        return Step(lane, going, acked, why, keep_attempts=limits.keep_attempts)
-    kept = _last_lines(journal, limits, going) if why else []
+        notes = [(fact.stream, fact.kind, _written(fact)) for fact in kept]
+        again = frozenset(fact.seq for fact in kept)
+        return Step(lane, going, acked, why, notes, again, limits.keep_attempts)
+    kept += _last_lines(journal, limits, going) if why else []
     again = frozenset(fact.seq for fact in kept)
     notes = _told(fact for fact in going if fact.seq not in again)
     notes += [(fact.stream, fact.kind, _written(fact)) for fact in kept]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from sqlite3 import Connection, Row
 
 from cloudly import epochs
@@ -66,8 +66,9 @@ def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms:
             number,
         ),
     )
-    if note.known_epoch != note.predecessor:
-        _known_elsewhere(db, node, number, note, now_ms)
+    for epoch, lanes in ((note.known_epoch, note.known), *note.known_before):
+        if epoch != note.predecessor:
+            _known_elsewhere(db, (node, number), epoch, lanes, now_ms)
     before = number_of(db, node, note.predecessor)
     if before is None or before >= number:
         return
@@ -86,15 +87,16 @@ def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms:
 
 
 def _known_elsewhere(
-    db: Connection, node: int, number: int, note: epochs.Began, now_ms: int
+    db: Connection, at: tuple[int, int], epoch: str, lanes: Mapping[str, int], now_ms: int
 ) -> None:
-    """The device went on from an older journal: what it had outside of it knows of a newer one, which is lost."""
-    lost = number_of(db, node, note.known_epoch)
+    """What the device had outside its journal knows of another epoch, whose end is lost. `at`: node and number."""
+    node, number = at
+    lost = number_of(db, node, epoch)
     if lost is None or lost >= number:
         return
     acked = {lane["lane"]: lane["ack_seq"] for lane in _lanes(db, node, lost)}
     for name in Lane:
-        missing = epochs.left_behind(acked.get(name.value, 0), note.known[name.value])
+        missing = epochs.left_behind(acked.get(name.value, 0), lanes[name.value])
         record(db, (node, lost, name.value), missing, now_ms=now_ms)
 
 

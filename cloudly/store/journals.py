@@ -80,7 +80,7 @@ def ingest(  # noqa: PLR0913 - whose batch, what was known, and what chance and 
         _store(db, place, verdict)
     if verdict.fresh:
         _project(db, place, verdict.fresh, new_id)
-        note = began(batch) if verdict.fresh[0].seq == 1 else None
+        note = began(batch)
         if note is not None:
             epochs.began(db, node, epoch_n, note, now_ms=now_ms)
     return heads.ack(batch.epoch, batch.lane, verdict.cursor)

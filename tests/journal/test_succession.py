@@ -504,3 +504,15 @@ def test_a_killed_succession_is_completed_or_never_was(killed: Path, tmp_path: P
     assert len(seen) > 8
     assert {epoch for epoch, _ in seen} == {EPOCH, NEW}
     assert all(each in (before, seen[-1]) for each in seen)
+
+
+def test_an_attempt_that_was_closed_in_the_middle_is_over_for_who_recalls_it(place: Path) -> None:
+    with open_at(place) as journal:
+        write_story(journal, upto=3)
+    with tampering(place) as other:
+        other.execute("UPDATE stream SET last_seq = 3")
+
+    with open_at(place) as journal:
+        stream = recall(journal, "app-update/1", MACHINE)
+
+        assert (stream.state, stream.ended) == ("applying", True)
