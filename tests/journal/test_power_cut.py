@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from journal.facts import Lane
+from journal.recall import recall
 from journal.verify import verify
-from tests.journal.given import open_at
+from tests.journal.given import BEATING, open_at
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +31,9 @@ WRITER = """
 import pathlib, sys
 import tests.journal.given as given
 from journal.facts import Lane
+from journal.recall import freezer
+from journal.retention import Limits
+little = Limits(max_bytes=0, keep_log=20, keep_core=30, keep_attempts=3, step=20)
 journal = given.open_at(pathlib.Path(sys.argv[1]))
 attempt = int(journal.next_stream_name("app-update").rpartition("/")[2])
 while True:
@@ -39,6 +43,11 @@ while True:
     given.beat(journal, 3)
     head = journal.head(Lane.LOG) if sys.argv[2] == "soon-is-durable" else journal.durable_head(Lane.LOG)
     print("log", head.seq, flush=True)
+    if sys.argv[2] == "forgetting":
+        journal.ack(Lane.CORE, *journal.durable_head(Lane.CORE))
+        while journal.retain(little, freezer(journal, given.MACHINES)).more:
+            pass
+        print("base", journal.base(Lane.LOG).seq, flush=True)
     if sys.argv[2] == "soon-is-durable":
         sys.stdin.readline()
 """
@@ -120,6 +129,25 @@ def test_what_was_durable_is_there_after_a_power_cut(disk: Disk) -> None:
         assert there["core"] >= told["core"]
         assert there["log"] >= told["log"]
         before = there["core"]
+
+
+def test_what_was_forgotten_before_its_ack_is_told_after_a_power_cut(disk: Disk) -> None:
+    """A drop is durable with its tombstone; what was acked may be there again, and then it is whole."""
+    dropped = 0
+    for cut in range(8):
+        told, there = lose_power(disk, "forgetting", lines=30 + 3 * (cut % 4))
+
+        assert told["base"] > 0, "nothing was forgotten: nothing was tested"
+        assert there["core"] >= told["core"]
+        assert there["log"] >= told["log"]
+        with open_at(disk.at) as journal:
+            gone = journal.oldest(Lane.LOG) - 1
+            stones = journal.tombstones(Lane.LOG)
+            assert gone >= told["base"], "a drop that was told came back"
+            assert [(stone.first_seq, stone.last_seq) for stone in stones] == [(1, gone)]
+            assert recall(journal, "heartbeat/1", BEATING).believed > 0
+        dropped = gone
+    assert dropped > 100
 
 
 def test_soon_facts_taken_for_durable_ones_are_lost_by_that_cut(disk: Disk) -> None:
