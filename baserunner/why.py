@@ -1,17 +1,17 @@
 """Why something is not finished: what it waits for, who owns that, since when, until when, and what then.
 
-`lines` renders an answer as text: `baserunner why` prints it, and it can travel to Cloudly as it is.
+`interfaces.why.lines` renders an answer as text: `baserunner why` prints it, and Cloudly too, of what was reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from baserunner.machines import MACHINES
-from baserunner.words import duration, printable, said
+from baserunner.words import said
+from interfaces.why import TRIED, when
 from journal.facts import Fact, Stamp, StreamInfo
 from journal.problems import Parked
 from journal.recall import Stream, recall
@@ -35,10 +35,8 @@ class Why:
     """The last three things that were tried, oldest first: sentences with their time."""
 
 
-TRIED = 3
 _LOOK_BACK = 64
 """How many facts of its lane are looked at for what a stream did last; more, if these are others'."""
-_OWNERS = {"us": "us (this agent)"}
 
 
 def explain(stream: Stream[Any]) -> Why:
@@ -87,29 +85,6 @@ def explain_all(
     return answers
 
 
-def lines(why: Why, *, now_ms: int | None = None) -> list[str]:
-    """The answer as text, one thought a line. `now_ms` adds how long it has been, and how long it has."""
-    until = (
-        "as long as it takes"
-        if why.until_ms is None
-        else _when(why.until_ms) + _away(why.until_ms, now_ms)
-    )
-    told = [
-        ("waits for", why.waits_for),
-        ("owner", _OWNERS.get(why.owner, why.owner)),
-        ("since", _when(why.since_ms) + _away(why.since_ms, now_ms) if why.since_ms else "unknown"),
-        ("until", until),
-        ("then", why.then),
-        ("after a restart", why.resume),
-        ("last problem", why.reason),
-        *zip(("tried", *[""] * TRIED), why.tried or ("nothing yet",), strict=False),
-    ]
-    return [
-        printable(f"{why.stream} is {why.state}"),
-        *(f"  {label:<15}  {printable(words)}" for label, words in told if words),
-    ]
-
-
 def believable_ms(stamp: Stamp | Fact) -> int:
     """The device's time, corrected by what it knew of its error."""
     return stamp.at_ms + (stamp.skew_ms or 0)
@@ -120,7 +95,7 @@ def _with_tries(why: Why, journal: Any, info: StreamInfo) -> Why:
 
 
 def _tried(fact: Fact) -> str:
-    return f"{_when(believable_ms(fact))}: {said(fact.kind, fact.data)}"
+    return f"{when(believable_ms(fact))}: {said(fact.kind, fact.data)}"
 
 
 def _last_facts(journal: Any, info: StreamInfo) -> list[Fact]:
@@ -142,23 +117,6 @@ def _further_back(first: int, last: int) -> Iterator[int]:
         yield last - window
         window *= 8
     yield first - 1
-
-
-def _when(at_ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):
-        return f"{at_ms} ms after 1970"
-
-
-def _away(at_ms: int, now_ms: int | None) -> str:
-    if now_ms is None:
-        return ""
-    return (
-        f", {duration(now_ms - at_ms)} ago"
-        if now_ms >= at_ms
-        else f", in {duration(at_ms - now_ms)}"
-    )
 
 
 def _parked(stream: str, reason: str) -> Why:

@@ -150,12 +150,15 @@ def chapter(part: Part) -> Chapter:
 
 def _lines(part: Part, marks: list[tuple[int, GapMark]]) -> Iterable[Line]:
     offsets = _offsets(part.facts)
-    previous, waiting = part.previous, sorted(marks, key=lambda one: (one[0], one[1].first_seq))
+    waiting = sorted(marks, key=lambda one: (one[0], one[1].first_seq))
+    previous = {carried(part.previous, part.epoch): part.previous} if part.previous else {}
     for fact in part.facts:
         due = [mark for at_n, mark in waiting if at_n <= fact.n]
         waiting = [one for one in waiting if one[0] > fact.n]
-        yield line(fact, part.epoch, offsets, (*_turns(previous, fact), *due))
-        previous = fact if fact.event is not None else previous
+        copy = carried(fact, part.epoch)  # copies are of another time than the facts around them
+        yield line(fact, part.epoch, offsets, (*_turns(previous.get(copy), fact), *due))
+        if fact.event is not None:
+            previous[copy] = fact
 
 
 def line(
@@ -181,7 +184,7 @@ def line(
         received_at_ms=fact.received_at_ms,
         said=_said(event, values) if event else "this Cloudly cannot read this fact; it is kept",
         attached=_attached(event, values) if event else None,
-        carried=_carried(fact, epoch),
+        carried=carried(fact, epoch),
         opaque=event is None,
         before=before,
     )
@@ -252,7 +255,8 @@ def _turns(previous: Kept | None, fact: Kept) -> list[Turn]:
     return [Turn("jump", f"the device's clock was set {way} by {duration(abs(jump_ms))}")]
 
 
-def _carried(fact: Kept, epoch: Mapping[str, Any]) -> bool:
+def carried(fact: Kept, epoch: Mapping[str, Any]) -> bool:
+    """Whether it is a copy of a fact of the epoch before."""
     until = epoch["carried_core" if fact.lane == Lane.CORE else "carried_log"] or 0
     is_opening = fact.lane == Lane.CORE and fact.seq == 1
     return fact.seq <= until and not is_opening

@@ -4,7 +4,8 @@ Rules:
 - Each life of an agent draws a writer id. One that was never heard of succeeds the one before it; a superseded one that
   speaks again is fenced, and so is everyone who speaks of an epoch that is not the node's newest.
 - A request may arrive late, from a process that has ended. One that was never heard of and is behind what Cloudly heard
-  of does not succeed anybody: it is late, or its device lost the end of its journal and will begin another epoch.
+  of does not succeed anybody: it is late, or its device lost the end of its journal and will begin another epoch. What
+  it reports is taken all the same, unless its uptime shows that it is late.
 - Being fenced once is weather. Twice, or with an uptime that shows that it was written after the successor had spoken,
   means that two devices live: somebody has to decide which one is the node.
 """
@@ -20,12 +21,15 @@ from interfaces.why import when
 
 MARGIN_MS = 2000
 """Requests take time: so much longer a fenced one must have been up than it could have been when it was succeeded."""
+LATE_AT_MOST_MS = 600_000
+"""No request is on its way for longer; a clock that went back further is a machine put back to a snapshot."""
 
 
 class Standing(StrEnum):
     PRESENT = "present"
     SUCCESSOR = "successor"
     LATE = "late"
+    BEHIND = "behind"
     FENCED = "fenced"
 
 
@@ -63,21 +67,22 @@ def standing(voice: Voice, known: Known) -> Standing:
         return Standing.FENCED
     if voice.writer is None or voice.writer == known.writer:
         return Standing.PRESENT
-    if known.writer is not None and _late(voice, known):
+    if known.writer is None:
+        return Standing.SUCCESSOR
+    if _late(voice, known):
         return Standing.LATE
+    if any(seq < known.heard.get(lane, 0) for lane, seq in voice.heads.items()):
+        return Standing.BEHIND
     return Standing.SUCCESSOR
 
 
 def _late(voice: Voice, known: Known) -> bool:
-    if any(seq < known.heard.get(lane, 0) for lane, seq in voice.heads.items()):
-        return True
-    return (
-        voice.boot_id is not None
-        and voice.boot_id == known.boot_id
-        and voice.uptime_ms is not None
-        and known.uptime_ms is not None
-        and voice.uptime_ms < known.uptime_ms
-    )
+    """Whether it was written in the same boot before the last one that was taken."""
+    if voice.boot_id is None or voice.boot_id != known.boot_id:
+        return False
+    if voice.uptime_ms is None or known.uptime_ms is None:
+        return False
+    return 0 < known.uptime_ms - voice.uptime_ms < LATE_AT_MOST_MS
 
 
 @dataclass(frozen=True, slots=True)

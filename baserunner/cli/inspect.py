@@ -117,7 +117,7 @@ def _ended(reader: Any, asked: str | None) -> str:
 
 def why_lines(answer: Why) -> list[str]:
     """As it travels to Cloudly, and with how long ago."""
-    from baserunner.why import lines
+    from interfaces.why import lines
     from interfaces.world import RealWorld, now_ms
 
     first, *rest = lines(answer, now_ms=now_ms(RealWorld()))

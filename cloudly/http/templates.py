@@ -65,6 +65,7 @@ class Pages:
         self._templates.globals["why_title"] = why.title
         self._templates.globals["why_told"] = why.told
         self._templates.globals["gap_words"] = gap_words
+        self._templates.globals["exactly"] = exactly
 
     def render(self, template: str, now_ms: int, **values: Any) -> str:
         return self._templates.get_template(template).render(
@@ -92,4 +93,14 @@ def moment(at_ms: int | None, now_ms: int) -> Markup:
     exact = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")
     return Markup('<time datetime="{0}" title="{0}" data-ms="{1}">{2}</time>').format(
         exact, at_ms, ago(at_ms, now_ms)
+    )
+
+
+def exactly(at_ms: int) -> Markup:
+    """A time element as it is in a journal: to the second."""
+    if not 0 <= at_ms <= LAST_MS:
+        return Markup("at an impossible time")
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(
+        at.isoformat(timespec="milliseconds"), at.strftime("%Y-%m-%d %H:%M:%S")
     )

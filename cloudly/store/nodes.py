@@ -104,7 +104,7 @@ def beat(db: Connection, heartbeat: Beat, *, before: voices.Last | None) -> Stan
         heard, number = voices.hear(db, caller.node, voice, now_ms=heartbeat.at_ms, last=latest)
         if heard in {Standing.FENCED, Standing.LATE}:
             return heard
-        if heartbeat.heads is not None:
+        if heartbeat.heads is not None and heard is not Standing.BEHIND:
             heads.save(db, caller.node, number, heartbeat.heads)
     _take(db, heartbeat)
     return Standing.PRESENT

@@ -6,6 +6,7 @@ import pytest
 
 from cloudly.store import voices
 from cloudly.store.voices import KEPT_SUPERSEDED
+from interfaces.world import now_ms
 from tests.cloudly.given import Device, Plane, code_of
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +96,32 @@ async def test_a_word_of_a_process_that_ended_unheard_supersedes_nobody(
     assert plane.rows("voice")[0]["writer"] == "a"
     assert (await device.beat(reported={"uptime_s": 51.0})).status_code == 200
     assert code_of(await short.ship()) == (409, "fork")
+
+
+async def test_a_device_behind_what_was_heard_of_is_seen_with_what_it_says(
+    plane: Plane, device: Device
+) -> None:
+    """It may be unable to begin another epoch, and then an operator has to know why."""
+    await plane.world.sleep(3600)
+    device.writer = "b"
+    del device.journals["core"][3:]
+
+    answer = await device.beat(reported={"boot_id": "next", "degraded": ["the disk is full"]})
+
+    assert answer.status_code == 200
+    assert "the disk is full" in plane.node()["reported"]
+    assert plane.rows("node_live")[0]["last_seen_at_ms"] == now_ms(plane.world)
+
+
+async def test_a_machine_put_back_to_a_snapshot_is_no_late_packet(
+    plane: Plane, device: Device
+) -> None:
+    await device.beat(reported={"uptime_s": 90_000.0})
+    device.writer = "b"
+
+    await device.beat(reported={"uptime_s": 20.0})
+
+    assert plane.rows("voice")[0]["writer"] == "b"
 
 
 async def test_the_second_time_raises_the_alarm(plane: Plane, device: Device) -> None:

@@ -365,3 +365,50 @@ def _places(document: Any) -> Any:
         yield document, key
         if isinstance(document[key], dict | list):
             yield from _places(document[key])
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"tried": ["one", "two", "three", "four"]}, 200),
+        ({"tried": []}, 200),
+        ({"tried": None}, 422),
+        ({"tried": "one"}, 422),
+        ({"tried": [7]}, 422),
+        ({"tried": ["x" * 2001]}, 422),
+        ({"tried": {"a": 1}}, 422),
+        ({"resume": "x" * 2001}, 422),
+        ({"reason": None}, 422),
+        ({"since_ms": 2**70, "until_ms": -(2**70)}, 200),
+    ],
+)
+async def test_what_a_node_waits_for_is_bounded_and_shown(
+    plane: Plane, more: dict[str, Any], status: int
+) -> None:
+    device = await plane.device().enroll()
+    waiting = {"stream": "s", "state": "s", "waits_for": "w", "owner": "us", "since_ms": 1}
+
+    answer = await device.beat(reported={"waiting": [waiting | more]})
+
+    harmless(answer)
+    assert answer.status_code == status
+    text = (await plane.client.get(f"/nodes/{UUID}")).text
+    if more.get("tried") == ["one", "two", "three", "four"]:
+        assert "<dd>one</dd>" not in text
+        assert "<dd>two</dd>" in text
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2**53, 2**53 + 1, 2**63, 2**70, 1.5, "1", None])
+async def test_heads_of_any_size_do_no_harm(plane: Plane, number: object) -> None:
+    device = await plane.device(writer="a").enroll()
+    head = {"epoch": "epoch-1", "lane": "core", "seq": number, "hash": "0" * 64}
+
+    for writer in ("a", "b"):
+        device.writer = writer
+        harmless(await device.beat(reported={"journal": [head]}))
+    device.fact("app-update/1", "new", "offered")
+    harmless(await device.ship())
+    harmless(await device.begins("epoch-2", why="forked", **{"from": "epoch-1"}).ship())
+
+    assert (await plane.client.get(f"/nodes/{UUID}")).status_code == 200
+    assert len(plane.rows("epoch")) == 2

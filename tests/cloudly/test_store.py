@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -296,26 +297,73 @@ async def test_the_migrations_end_in_exactly_the_schema_that_the_code_describes(
     assert differences == []
 
 
-async def test_a_database_of_the_first_schema_keeps_what_is_wanted(tmp_path: Path) -> None:
+def at_revision(file: Path, revision: str) -> sqlite3.Connection:
+    """A database as an earlier Cloudly left it."""
     from alembic import command
     from alembic.config import Config
 
-    file = tmp_path / FILE
     config = Config()
     config.set_main_option("script_location", str(Path(migrating.__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     engine = engine_of(file)
     with engine.begin() as first:
         config.attributes["connection"] = first
-        command.upgrade(config, "0001")
+        command.upgrade(config, revision)
     engine.dispose()
-    connection = connect(file)
+    return connect(file)
+
+
+async def test_a_database_of_the_first_schema_keeps_what_is_wanted(tmp_path: Path) -> None:
+    file = tmp_path / FILE
+    connection = at_revision(file, "0001")
     connection.execute("PRAGMA foreign_keys=OFF")
     connection.execute("INSERT INTO desired VALUES(7, 3, 'd')")
 
     bring_up_to_date(file, connection)
 
     assert [tuple(row) for row in connection.execute("SELECT * FROM desired")] == [(7, 3, "d")]
+    connection.close()
+
+
+async def test_a_journal_of_an_earlier_cloudly_is_told_in_full_after_the_migration(
+    tmp_path: Path,
+) -> None:
+    connection = at_revision(tmp_path / FILE, "0002")
+    connection.execute("PRAGMA foreign_keys=OFF")
+    for epoch_n in (1, 2):
+        connection.execute("INSERT INTO epoch VALUES(1,?,?,?)", (epoch_n, f"e{epoch_n}", epoch_n))
+    connection.execute("INSERT INTO lane VALUES(1,1,'core',7,x'07',7)")
+    connection.execute("INSERT INTO lane VALUES(1,1,'log',1,x'01',3)")
+    connection.execute("INSERT INTO lane_gap VALUES(1,1,'core',3,5,9)")
+    for lane, first, last, events in (
+        ("core", 1, 2, [{"n": 1, "stream": "a/1"}, {"n": 4, "stream": "a/1"}]),
+        ("log", 1, 1, [{"n": 2, "stream": "heartbeat/1"}]),
+        ("core", 6, 7, [{"n": "odd"}, {"n": 12, "stream": "a/1"}]),
+    ):
+        connection.execute(
+            "INSERT INTO journal_chunk(node, epoch_n, lane, first_seq, last_seq, received_at_ms, opaque, events)"
+            " VALUES(1,1,?,?,?,0,0,?)",
+            (lane, first, last, json.dumps(events)),
+        )
+
+    bring_up_to_date(tmp_path / FILE, connection)
+
+    chunks = connection.execute(
+        "SELECT lane, first_n, last_n, quiet FROM journal_chunk ORDER BY lane, first_seq"
+    )
+    assert [tuple(row) for row in chunks] == [
+        ("core", 1, 4, 0),
+        ("core", 5, 12, 0),
+        ("log", 2, 2, 1),
+    ]
+    gap = connection.execute("SELECT why, kinds, at_n FROM lane_gap").fetchone()
+    assert tuple(gap) == ("unexplained", "{}", 5)
+    epochs = connection.execute("SELECT why, closed_at_ms FROM epoch ORDER BY n")
+    assert [tuple(row) for row in epochs] == [("first", 2), ("unannounced", None)]
+    voice = connection.execute("SELECT epoch_n, epoch, writer FROM voice").fetchone()
+    assert tuple(voice) == (2, "e2", None)
+    heads = connection.execute("SELECT lane, head_hash FROM lane ORDER BY lane")
+    assert [tuple(row) for row in heads] == [("core", b"\x07"), ("log", None)]
     connection.close()
 
 
