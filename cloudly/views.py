@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudly.reports import load, mapping, text, waits, whole
-from cloudly.voices import alarm, notice
+from cloudly.voices import FORGOTTEN_MS, alarm, notice
 
 ONLINE_INTERVALS = 2.5  # one lost heartbeat is weather, two are news
 LATE_INTERVALS = 10.0
@@ -115,9 +115,10 @@ def asks_operator(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(one for one in (clone, row["needs_operator"]) if one)
 
 
-def fence_notice(row: Mapping[str, Any]) -> str:
-    """What is worth a look and no alarm."""
-    return notice(row["fenced"], row["fenced_at_ms"]) if row["fenced"] and not row["alarm"] else ""
+def fence_notice(row: Mapping[str, Any], now_ms: int) -> str:
+    """What is worth a look and no alarm; empty: nothing is."""
+    recent = row["fenced"] and now_ms - row["fenced_at_ms"] < FORGOTTEN_MS
+    return notice(row["fenced"], row["fenced_at_ms"]) if recent and not row["alarm"] else ""
 
 
 def presence_of(silent_intervals: float) -> str:

@@ -6,8 +6,8 @@ Rules:
 - A request may arrive late, from a process that has ended. One that was never heard of and is behind what Cloudly heard
   of does not succeed anybody: it is late, or its device lost the end of its journal and will begin another epoch. What
   it reports is taken all the same, unless its uptime shows that it is late.
-- Being fenced once is weather. Twice, or with an uptime that shows that it was written after the successor had spoken,
-  means that two devices live: somebody has to decide which one is the node.
+- Being fenced once is weather. Twice within a day, or with an uptime that shows that it was written after the successor
+  had spoken, means that two devices live: somebody has to decide which one is the node.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from interfaces.why import when
 
 MARGIN_MS = 2000
 """Requests take time: so much longer a fenced one must have been up than it could have been when it was succeeded."""
+FORGOTTEN_MS = 86_400_000
+"""After a day without another, a refusal was weather: two late packets in a year are no second device."""
 LATE_AT_MOST_MS = 600_000
 """No request is on its way for longer; a clock that went back further is a machine put back to a snapshot."""
 

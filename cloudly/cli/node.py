@@ -78,7 +78,7 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
         print_json({**asdict(view), "reported": load(row["reported"]), **parts})
         return
     _print_node(view, parts, now)
-    for words in (*asks_operator(dict(row)), fence_notice(dict(row))):
+    for words in (*asks_operator(dict(row)), fence_notice(dict(row), now)):
         if words:
             typer.echo(f"\n{shown(words)}")
     for one in waiting_of(load(row["reported"])):

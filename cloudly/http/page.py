@@ -206,7 +206,7 @@ class Page:
         return {
             "node": self._view(row, read(reading.versions)),
             "asks": asks_operator(dict(row)),
-            "notice": fence_notice(dict(row)),
+            "notice": fence_notice(dict(row), now_ms(self._world)),
             "waiting": waiting_of(reported),
             "facts": facts(dict(row), reported),
             "last_good": row["last_good"],

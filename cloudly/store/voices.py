@@ -11,7 +11,7 @@ from typing import Any
 from cloudly.epochs import UNANNOUNCED
 from cloudly.reports import load, text
 from cloudly.store import epochs
-from cloudly.voices import Known, Standing, Superseded, Voice, lives, standing
+from cloudly.voices import FORGOTTEN_MS, Known, Standing, Superseded, Voice, lives, standing
 
 KEPT_SUPERSEDED = 100
 """Per node, of the present epoch: one that is forgotten is taken for a new one, and fences the other."""
@@ -96,6 +96,9 @@ def _count(  # noqa: PLR0913 - who, whether it lives, when, and what was last sa
         "fenced": _device(voice.boot_id, voice.addresses, voice.writer, voice.epoch),
         "present": _device(text(said.get("boot_id")), said.get("addresses"), None, None),
     }
+    db.execute(
+        "DELETE FROM fence WHERE node=? AND alarm=0 AND last_at_ms<?", (node, now_ms - FORGOTTEN_MS)
+    )
     db.execute(
         "INSERT INTO fence(node, count, first_at_ms, last_at_ms, alarm, told) VALUES(?1,1,?2,?2,?3,?4)"
         " ON CONFLICT(node) DO UPDATE SET count=count+1, last_at_ms=?2, alarm=max(alarm, ?3, count+1>=?5),"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
-from cloudly.store import voices
+from cloudly.cli import app as command
 from cloudly.store.voices import KEPT_SUPERSEDED
 from interfaces.world import now_ms
-from tests.cloudly.given import Device, Plane, code_of
+from tests.cloudly.given import UUID, Device, Plane, code_of
 
 pytestmark = pytest.mark.anyio
 
@@ -136,6 +137,18 @@ async def test_the_second_time_raises_the_alarm(plane: Plane, device: Device) ->
     assert plane.rows("fence")[0]["count"] == 2
 
 
+async def test_two_late_packets_far_apart_are_weather(plane: Plane, device: Device) -> None:
+    late = device.copy("a")
+    device.writer = "b"
+    await device.beat()
+
+    for _ in range(3):
+        await plane.world.sleep(86_401)
+        assert code_of(await late.beat()) == (409, "fenced")
+
+    assert not alarm(plane)
+
+
 async def test_a_device_that_lives_after_its_successor_spoke_raises_it_at_once(
     plane: Plane, device: Device
 ) -> None:
@@ -184,9 +197,11 @@ async def test_an_operator_may_say_that_it_is_settled(plane: Plane, device: Devi
     for _ in range(2):
         await device.beat()
 
-    known = plane.store.write_now(lambda db: voices.acknowledge(db, 1))
+    words = ["node", "acknowledge", UUID, "--data-dir", str(plane.directory)]
+    first, second = (CliRunner().invoke(command, words).output for _ in range(2))
 
-    assert known
+    assert "acknowledged" in first
+    assert "nothing to acknowledge" in second
     assert not alarm(plane)
     assert code_of(await device.beat()) == (409, "fenced")  # it still is
 
