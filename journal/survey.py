@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import heapq
 import json
-import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from journal import schema
-from journal.connection import connect, wal_bytes
+from journal.boots import Boots, Sought
+from journal.connection import wal_bytes
 from journal.facts import Fact, Lane, StreamInfo, split_name
-from journal.reader import Reader
-from journal.reading import NEWEST, PAGE, SKEWS_SINCE, Row
+from journal.reading import NEWEST, PAGE, Row
 
-LOOK_AHEAD = 2_000
-"""How many facts later in a boot the time may have been told; a device asks every few seconds or minutes."""
 LATE_NOTES = 500
 """How far behind the end of an attempt its last lines may stand in the log lane."""
 
@@ -34,31 +31,6 @@ _TOLD = (
     "FROM json_each(?)) "
 )
 """Which boots were told the time: boot, and believable minus monotonic time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sought:
-    """Which facts: every condition that is given holds. `after` and `before` are places in the journal (`n`)."""
-
-    machine: str | None = None
-    streams: tuple[str, ...] | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-    after: int = 0
-    before: int | None = None
-
-    @property
-    def by_time(self) -> bool:
-        return self.since_ms is not None or self.until_ms is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """One boot of the host, between two places in the journal; both belong to it."""
-
-    boot_id: str
-    first_n: int
-    last_n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +50,8 @@ def open_survey(where: Path) -> Survey:
     return Survey(where / schema.FILE if where.is_dir() else where)
 
 
-class Survey(Reader):
-    """A Reader with more questions.
-
-    It asks many in a row. So where there is no WAL it keeps its connection as long as the file stays the same: to open
-    one for each question, as a Reader does, costs more than most questions.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._still: sqlite3.Connection | None = None
-        self._still_as: tuple[int, int, int] | None = None
-        self._boots: dict[tuple[int | None, int | None], list[tuple[Boot, int | None]]] = {}
-        super().__init__(path)
-
-    def close(self) -> None:
-        super().close()
-        self._let_go()
-
-    @property
-    def path(self) -> Path:
-        return self._path
+class Survey(Boots):
+    """A Reader with more questions."""
 
     def find(self, sought: Sought, count: int, *, newest: bool = True) -> list[Fact]:
         """The newest `count` of them, or the oldest; in order either way."""
@@ -150,31 +104,6 @@ class Survey(Reader):
         rows = self._rows(query, (len(deployment), deployment))
         return tuple(f"{machine}/{attempt}" for machine, attempt in rows)
 
-    def boots(self) -> Iterator[Boot]:
-        """The newest first. A boot is one stretch of the journal, so its beginning is found by halving."""
-        upto = {lane: self.head(lane).seq for lane in Lane}
-        while ends := [end for lane in Lane if (end := self._end_at(lane, upto[lane]))]:
-            last_n, boot_id = max(ends)
-            first_n = last_n
-            for lane in Lane:
-                upto[lane], first = self._before_boot(lane, upto[lane], boot_id)
-                first_n = min(first_n, first or first_n)
-            yield Boot(boot_id, first_n, last_n)
-
-    def told_after(self, fact: Fact) -> int | None:
-        """Believable minus monotonic time, as told later in the fact's boot; None: not soon, or never."""
-        if not self._knows_skews:
-            return None
-        for lane in Lane:
-            after = self._seq_at(lane, fact.n)
-            query = f"SELECT boot, skew_ms, at_ms, mono_ms FROM {lane} WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - ours
-            for boot_id, skew_ms, at_ms, mono_ms in self._rows(query, (after, LOOK_AHEAD)):
-                if boot_id != fact.boot_id:
-                    break
-                if skew_ms is not None:
-                    return int(at_ms + skew_ms - mono_ms)
-        return None
-
     def begins(self, machine: str, kind: str, first_n: int, last_n: int) -> list[Fact]:
         """The first facts, of this kind, of the attempts of a machine that began between these places."""
         found = []
@@ -209,28 +138,6 @@ class Survey(Reader):
             "wal_bytes": wal_bytes(self._path),
         }
 
-    def _answer(self, query: str, args: tuple[object, ...]) -> list[Row]:
-        before = self._signature()
-        if self._connection is None and before[2] == 0:  # no WAL
-            if self._still is None or self._still_as != before:
-                self._let_go()
-                self._still, self._still_as = connect(self._path, mode="ro&immutable=1"), before
-            rows = self._still.execute(query, args).fetchall()
-            if self._signature() == before:
-                return rows
-        self._let_go()
-        return super()._answer(query, args)
-
-    def _let_go(self) -> None:
-        if self._still is not None:
-            self._still.close()
-            self._still = None
-
-    @cached_property
-    def _knows_skews(self) -> bool:
-        ((version,),) = self._rows("PRAGMA user_version", ())
-        return int(version) >= SKEWS_SINCE
-
     @cached_property
     def _believable(self) -> str:
         return "coalesce(at_ms + skew_ms, base + mono_ms, at_ms)" if self._knows_skews else "at_ms"
@@ -259,58 +166,6 @@ class Survey(Reader):
             f"{' LEFT JOIN told ON whose = boot' if joins else ''} WHERE {' AND '.join(terms)} {rest}"
         )
         return self._rows(query, (*args, *more))
-
-    def _within(self, sought: Sought) -> list[tuple[Boot, int | None]]:
-        """The boots that may hold what is meant, the newest first, with believable minus monotonic time of each.
-
-        Boots follow one another, whatever their clocks say: before one that ended too early there is nothing.
-        """
-        span = sought.since_ms, sought.until_ms
-        if span not in self._boots:
-            found = []
-            for boot in self.boots():
-                base = self._base_of(boot)
-                if base is not None:
-                    first, last = (base + self._mono_at(n) for n in (boot.first_n, boot.last_n))
-                    if sought.since_ms is not None and last < sought.since_ms:
-                        break
-                    if sought.until_ms is not None and first > sought.until_ms:
-                        continue
-                found.append((boot, base))
-            self._boots[span] = found
-        return self._boots[span]
-
-    def _narrowed(self, sought: Sought) -> Sought:
-        """Without the boots at either end that cannot hold what is meant."""
-        left = [boot for boot, _ in self._within(sought)]
-        if not left:
-            return replace(sought, before=0)
-        before = left[0].last_n + 1
-        return replace(
-            sought,
-            after=max(sought.after, left[-1].first_n - 1),
-            before=before if sought.before is None else min(sought.before, before),
-        )
-
-    def _base_of(self, boot: Boot) -> int | None:
-        for lane in Lane:
-            query = (
-                f"SELECT at_ms + skew_ms - mono_ms FROM {lane} WHERE seq > ? AND seq <= ? "  # noqa: S608 - ours
-                "AND skew_ms IS NOT NULL ORDER BY seq DESC LIMIT 1"
-            )
-            after, upto = (self._seq_at(lane, n) for n in (boot.first_n - 1, boot.last_n))
-            rows = self._rows(query, (after, upto))
-            if rows:
-                return int(rows[0][0])
-        return None
-
-    def _mono_at(self, n: int) -> int:
-        for lane in Lane:
-            query = f"SELECT mono_ms FROM {lane} WHERE seq = ? AND n = ?"  # noqa: S608 - ours
-            rows = self._rows(query, (self._seq_at(lane, n), n))
-            if rows:
-                return int(rows[0][0])
-        return 0
 
     def _terms(
         self, lane: Lane, sought: Sought, after: int, upto: int
@@ -376,28 +231,3 @@ class Survey(Reader):
         return (
             fact for page in self.pages(lane, after=after, upto=upto, stream=name) for fact in page
         )
-
-    def _n_of(self, lane: Lane, seq: int) -> int:
-        rows = self._rows(f"SELECT n FROM {lane} WHERE seq = ?", (seq,))  # noqa: S608 - ours
-        return int(rows[0][0]) if rows else 0
-
-    def _end_at(self, lane: Lane, upto: int) -> tuple[int, str] | None:
-        """(n, boot) of the newest fact that is not after this position."""
-        query = f"SELECT n, boot FROM {lane} WHERE seq <= ? ORDER BY seq DESC LIMIT 1"  # noqa: S608 - ours
-        rows = self._rows(query, (upto,))
-        return (int(rows[0][0]), str(rows[0][1])) if rows else None
-
-    def _before_boot(self, lane: Lane, upto: int, boot_id: str) -> tuple[int, int | None]:
-        """The last position before the boot that the lane ends with, up to here, and the first `n` in it."""
-        end = self._end_at(lane, upto)
-        if end is None or end[1] != boot_id:
-            return upto, None
-        low, high, first_n = self.base(lane).seq, upto, end[0]
-        while low < high:
-            middle = (low + high + 1) // 2
-            found = self._end_at(lane, middle)
-            if found and found[1] == boot_id:
-                high, first_n = middle - 1, found[0]
-            else:
-                low = middle
-        return low, first_n

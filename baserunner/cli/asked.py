@@ -13,8 +13,9 @@ from baserunner.cli import show
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from journal.boots import Sought
     from journal.facts import Fact
-    from journal.survey import Sought, Survey
+    from journal.survey import Survey
 
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: one JSON object a line.")]
 File = Annotated[
@@ -92,7 +93,7 @@ class Asked:
 
 def sought(asked: Asked, survey: Survey) -> Sought:
     """What is looked for. Exits 2 for what cannot be meant, 1 for a boot or a deployment that is not there."""
-    from journal.survey import Sought
+    from journal.boots import Sought
 
     machine, streams = _of_machine(asked.machine)
     if asked.deployment is not None:
@@ -101,8 +102,8 @@ def sought(asked: Asked, survey: Survey) -> Sought:
     after, before = asked.after or 0, asked.before
     if asked.boot is not None:
         boot = _boot(survey, asked.boot)
-        after = max(after, boot.first_n - 1)
-        before = min(boot.last_n + 1, before if before is not None else boot.last_n + 1)
+        after = max(after, boot.first.n - 1)
+        before = min(boot.last.n + 1, before if before is not None else boot.last.n + 1)
     since_ms, until_ms = _time("--since", asked.since), _time("--until", asked.until)
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
         show.fail("--since is after --until: there is nothing between them", 2)

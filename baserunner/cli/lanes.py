@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from baserunner.cli.clock import Clock, moment
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 GAP_MS = 1_000
 """Between two boots whose distance nobody knows."""
-QUIET = {"resting": "in touch", "sending": "in touch", "backing-off": "no answer"}
-"""A heartbeat's states flip every few seconds: its lane shows whether Cloudly answers."""
+QUIET = {"resting": "in touch", "backing-off": "no answer"}
+ASKING = "sending"
+"""A heartbeat's states flip every few seconds: its lane shows whether Cloudly answers; asking again is no news."""
 
 # fmt: off
 TONES = {
@@ -98,6 +100,11 @@ class Chart:
         return (at_ms - self.from_ms) / max(self.to_ms - self.from_ms, 1)
 
     @property
+    def dark(self) -> list[tuple[int, int]]:
+        """From where to where nothing was written, because the host was off or booting."""
+        return [(one.to_ms, other.from_ms) for one, other in pairwise(self.boots)]
+
+    @property
     def states(self) -> list[str]:
         """Those that are drawn, in the order in which they first came."""
         spans = [(span.from_ms, span.state) for lane in self.lanes for span in lane.spans]
@@ -164,8 +171,9 @@ class Draft:
         if before is None or before.boot_id != fact.boot_id:
             boot = printable(fact.boot_id)
             if before is not None:
-                self._boots[-1].to_ms = at
                 title = f"{_when(at)}: the host booted again (boot {boot[:8]})"
+                dark = duration(at - self._boots[-1].to_ms)
+                title += f"\nnothing was written for {dark} before that"
                 self._marks.append(Mark(at, "boot", title))
             self._boots.append(Span("boot", boot[:8], at, at, f"boot {boot}, from {_when(at)} on"))
         else:
@@ -173,6 +181,7 @@ class Draft:
             if abs(jump) > CLOCK_JUMP_MS:
                 title = f"{_when(at)}: the clock jumped by {duration(jump)}"
                 self._marks.append(Mark(at, "jump", title))
+        self._boots[-1].to_ms = at
         if fact.kind == "run-started":
             self._marks.append(Mark(at, "start", f"{_when(at)}: {said(fact.kind, fact.data)}"))
 
@@ -181,6 +190,9 @@ class Draft:
         lane = self._lanes.setdefault(machine, Lane(printable(machine)))
         before, after = _shown(machine, fact.src), _shown(machine, fact.dst)
         span = self._open.pop(fact.stream, None)
+        if machine == "heartbeat" and span is not None:
+            before = span.state
+            after = before if fact.dst == ASKING else after
         if span is None and before != "new":
             span = self._begin(
                 lane, before, fact.stream, self._first or at, "from before what is drawn"

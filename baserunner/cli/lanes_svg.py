@@ -33,7 +33,8 @@ STYLE = (
 --good:#3fae68;--wait:#34597c;--work:#3f74ad;--held:#2b8080;--busy:#b28617;--check:#b06a2c;--warn:#8d559f;--bad:#d2544c;--over:#4a535f;
 --band:#191f27;--onbar:#f4f7fa}}
 .tl text{fill:var(--ink);font:12px system-ui,sans-serif}.tl .soft{fill:var(--soft);font-size:11px}
-.tl .on{fill:var(--onbar);font-size:11px}.tl .mark{font-size:11px;font-weight:600}
+.tl .on{fill:var(--onbar);font-size:11px}.tl .dark{fill:none;stroke:var(--soft);stroke-dasharray:2 3}
+.tl .mark{font-size:11px;font-weight:600}
 """.strip()
     + "".join(
         f".tl .{name}{{fill:var(--{name})}}"
@@ -106,6 +107,9 @@ def _svg(chart: Chart) -> Iterator[str]:
     yield _text(LEFT, 20, f"{_range(chart)} UTC, {duration(chart.to_ms - chart.from_ms)}")
     yield from _ruler(chart, foot)
     yield from _boots(chart)
+    for begun, ended in chart.dark:
+        x, words = _x(chart, begun), f"nothing was written for {duration(ended - begun)}"
+        yield _box("dark", (x, TOP), (max(_x(chart, ended) - x, 1), BAR), words)
     for number, lane in enumerate(chart.lanes, start=1):
         yield from _lane(chart, lane, TOP + ROW * number)
     yield from _marks(chart, foot)

@@ -99,19 +99,19 @@ def _cell(chart: Chart, at_ms: int, cells: int) -> int:
 
 
 def _device(chart: Chart, names: int, cells: int, *, unicode: bool) -> Text:
-    row = Text(f"{'device':<{names}}").append("─" * cells if unicode else "-" * cells, style="dim")
-    drawn = [" "] * cells
+    drawn = ["─" if unicode else "-"] * cells
+    for begun, ended in chart.dark:
+        first, last = _cell(chart, begun, cells), _cell(chart, ended, cells)
+        drawn[first + 1 : last] = " " * max(last - first - 1, 0)
     for kind in ("start", "jump", "boot", "gap"):  # the later, the more it matters
         for mark in chart.marks:
             if mark.kind == kind:
                 drawn[_cell(chart, mark.at_ms, cells)] = MARKS[kind]
     text = Text(f"{'device':<{names}}")
     for char in drawn:
-        if char == " ":
-            text.append("─" if unicode else "-", style="dim")
-        else:
-            text.append(char, style="bold yellow" if char in "#~*" else "green")
-    return text if chart.marks else row
+        style = "green" if char == "^" else "bold yellow" if char in MARKS.values() else "dim"
+        text.append(char, style=style)
+    return text
 
 
 def _lane(chart: Chart, lane: Lane, cells: int, letters: dict[str, str], *, unicode: bool) -> Text:

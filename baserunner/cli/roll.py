@@ -15,7 +15,8 @@ from baserunner.cli.facts import attempt_json
 
 if TYPE_CHECKING:
     from baserunner.cli.asked import Asked
-    from journal.survey import Attempt, Sought, Survey
+    from journal.boots import Sought
+    from journal.survey import Attempt, Survey
 
 USUAL = 40
 """How many are listed when no number is given."""

@@ -21,7 +21,8 @@ from journal.facts import Lane
 
 if TYPE_CHECKING:
     from baserunner.cli.asked import Asked
-    from journal.survey import Sought, Survey
+    from journal.boots import Sought
+    from journal.survey import Survey
 
 FOLLOWED = 100_000
 """How many of the newest facts are followed through their states."""

@@ -6,8 +6,11 @@ notes that say the same with other numbers (progress) are folded into their firs
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from baserunner.cli import show
@@ -24,6 +27,8 @@ CLOCK_JUMP_MS = 5000
 FOLDED = 4
 """Progress notes in a row from which on they are folded."""
 BAR = 24
+LEAST_ROOM = 30
+"""How many columns beside the states a sentence needs to be broken there, and not by the terminal."""
 
 
 class Story:
@@ -61,9 +66,7 @@ class Story:
         stay = self._visits.see(fact)
         if stay is not None:
             self._totals.add(stay)
-        first, *below = words_of(fact)
-        yield f"{self._when(fact):>13}  {_painted(fact)} {first}"
-        yield from (f"{'':48} {line}" for line in below)
+        yield from _beside(f"{self._when(fact):>13}  {_painted(fact)} ", 48, words_of(fact))
 
     def _head(self, first: Fact) -> Iterator[str]:
         at = self._moment(first)
@@ -142,10 +145,17 @@ def tail_lines(facts: Iterable[Fact], clock: Clock, before: Fact | None = None) 
 
 
 def fact_lines(fact: Fact, clock: Clock) -> list[str]:
-    first, *below = words_of(fact)
     at = clock.at(fact).day_and_time
-    line = f"{at:20} {printable(fact.stream):16} {_painted(fact)} {first}"
-    return [line, *(f"{'':71}{line}" for line in below)]
+    return _beside(f"{at:20} {printable(fact.stream):16} {_painted(fact)} ", 71, words_of(fact))
+
+
+def _beside(head: str, width: int, words: list[str]) -> list[str]:
+    """The words to the right of the head, whose printed width is given; broken between words on a terminal."""
+    room = shutil.get_terminal_size().columns - width if sys.stdout.isatty() else 0
+    if room >= LEAST_ROOM:
+        words = [part for each in words for part in wrap(each, room)]
+    first, *below = words
+    return [head + first, *(f"{'':{width}}{line}" for line in below)]
 
 
 def _runs(facts: Iterable[Fact]) -> Iterator[Iterator[Fact]]:

@@ -84,8 +84,8 @@ def print_tail(survey: Survey, filters: Asked, *, follow: bool, as_json: bool) -
     _print(facts, clock, as_json=as_json)
     if follow:
         _follow(survey, filters, clock, max(after, facts[-1].n if facts else 0), as_json=as_json)
-    elif not as_json and not all(clock.at(fact).trusted for fact in facts):
-        typer.echo(FOOTNOTE, err=True)
+    elif not as_json and sys.stdout.isatty() and not all(clock.at(fact).trusted for fact in facts):
+        typer.echo(FOOTNOTE)
 
 
 def _print(facts: Iterable[Fact], clock: Clock, *, as_json: bool) -> None:

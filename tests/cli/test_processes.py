@@ -44,6 +44,7 @@ def bash(
     [
         "journal list --json", "journal tail -n 1000", "journal tail -f", "journal tail -f --json",
         "journal export", "journal show app-update/2", "machines --draw", "why", "status", "--help",
+        "journal stats --json", "journal grep app", "journal timeline --json", "journal replay app-update/2 --json",
     ],
 )  # fmt: skip
 def test_a_reader_that_goes_away_ends_the_command_without_a_word(lived: Device, words: str) -> None:
@@ -62,7 +63,19 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(lived: Device, 
 def test_ctrl_c_ends_a_tail_that_follows_without_a_word(lived: Device) -> None:
     with lived.writing() as tell:
         tail = subprocess.Popen(
-            [PYTHON, "-u", "-m", "baserunner", "journal", "tail", "-f", "-n", "1"],
+            [
+                PYTHON,
+                "-u",
+                "-m",
+                "baserunner",
+                "journal",
+                "tail",
+                "-f",
+                "-n",
+                "1",
+                "--since",
+                "2026-11-01",
+            ],
             env={"PATH": os.environ["PATH"], "BASEOS_DATA_DIR": str(lived.data)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

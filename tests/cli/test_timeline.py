@@ -58,6 +58,7 @@ def test_every_transition_of_an_update_can_be_pointed_at(eventful: Device, tmp_p
         assert any(title.split("\n")[-1].startswith(f"{kind}:") for title in titles)
     assert any("the host booted again" in title for title in titles)
     assert any("the clock jumped by 50.0 s" in title for title in titles)
+    assert any(title.startswith("nothing was written for 1 m 0") for title in titles)
     assert sum("the agent started" in title for title in titles) >= 3
 
 
@@ -146,7 +147,7 @@ def test_on_a_narrow_terminal_no_line_is_wider(eventful: Device) -> None:
     from baserunner.cli.clock import Clock
     from baserunner.cli.lanes import draft
     from baserunner.cli.lanes_terminal import drawing
-    from journal.survey import Sought
+    from journal.boots import Sought
 
     with show.reader(eventful.home) as survey:
         chart = draft(survey.each(Sought()), Clock(survey))
