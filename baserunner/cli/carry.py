@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from baserunner.cli import pages, show
 from baserunner.cli.source import is_export, load_file
-from baserunner.words import printable
+from baserunner.words import printable, said
 from journal.facts import Lane
 
 if TYPE_CHECKING:
@@ -66,7 +67,13 @@ def verify_all(file: Path | None, *, as_json: bool) -> None:
     if as_json:
         faults = [{"lane": p.lane, "seq": p.seq, "what": p.what} for p in found.problems]
         gaps = [{**asdict(gap), "lane": gap.lane.value} for gap in found.gaps]
-        told = {"ok": not faults, "events": found.events, "problems": faults, "gaps": gaps}
+        told = {
+            "ok": not faults,
+            "events": found.events,
+            "problems": faults,
+            "gaps": gaps,
+            "began": found.began,
+        }
         show.as_json(told)
     else:
         _print_check(found)
@@ -74,6 +81,8 @@ def verify_all(file: Path | None, *, as_json: bool) -> None:
 
 
 def _print_check(found: Checked) -> None:
+    if found.began:
+        typer.echo(f"this epoch follows another: {said('epoch-began', json.dumps(found.began))}")
     for gap in found.gaps:
         typer.echo(f"{gap_words(gap)}; Cloudly never had them")
     if not found.problems:
@@ -96,6 +105,8 @@ class Checked:
     problems: list[Problem]
     events: int = 0
     gaps: list[Tombstone] = field(default_factory=list)
+    began: dict[str, Any] | None = None
+    """What the epoch says of the one before it; None: it is the first one."""
 
 
 def _checked(file: Path | None) -> Checked:
@@ -111,11 +122,11 @@ def _checked(file: Path | None) -> Checked:
                 report = check(lines)
         except JournalProblem as problem:
             return Checked([Problem(None, None, str(problem))])
-        return Checked(report.problems, report.events)
+        return Checked(report.problems, report.events, began=report.began)
     with show.reader(file) as survey:
         try:
             report = verify(survey)
             gaps = [gap for lane in Lane for gap in survey.tombstones(lane)]
         except Damaged as damaged:  # so badly that not even its ends can be read
             return Checked([Problem(None, None, str(damaged))])
-    return Checked(report.problems, report.events, gaps)
+    return Checked(report.problems, report.events, gaps, report.began)

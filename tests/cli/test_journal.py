@@ -167,7 +167,7 @@ def test_a_whole_journal_verifies(lived: Device) -> None:
 
     assert said.code == 0
     assert "chain unbroken" in said.out
-    assert told == {"ok": True, "events": told["events"], "problems": [], "gaps": []}
+    assert told == {"ok": True, "events": told["events"], "problems": [], "gaps": [], "began": None}
 
 
 def test_a_changed_fact_is_found_and_ends_with_one(lived: Device) -> None:
@@ -205,6 +205,7 @@ def test_a_journal_too_damaged_to_be_verified_is_a_finding_too(
             }
         ],
         "gaps": [],
+        "began": None,
     }
 
 
