@@ -1,10 +1,12 @@
-"""What a fact says in a sentence for people, beside which its own name stands; how long something took."""
+"""What a fact says, in a sentence for people. The fact's own name always stands beside it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from interfaces.why import printable
 
 # fmt: off
 SENTENCES: dict[str, str] = {
@@ -59,37 +61,6 @@ SENTENCES: dict[str, str] = {
     "reboot-failed":        "the reboot failed: {reason}",
 }
 # fmt: on
-
-
-UNPRINTABLE = "\ufffd"
-
-
-def printable(text: object) -> str:
-    """Text that came from elsewhere in one line: it can drive neither a terminal nor a page."""
-    shown = str(text)
-    if shown.isprintable():
-        return shown
-    return "".join(c if c.isprintable() else UNPRINTABLE for c in shown)
-
-
-def duration(milliseconds: float) -> str:
-    """A length of time in its two largest units: 250 ms, 3.2 s, 4 m 05 s, 2 h 10 m, 3 d 4 h, 5 y 20 d."""
-    seconds = abs(milliseconds) / 1000
-    sign = "-" if milliseconds < 0 else ""
-    if seconds < 1:
-        return f"{sign}{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{sign}{seconds:.1f} s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{sign}{minutes} m {rest_s:02} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{sign}{hours} h {minutes:02} m"
-    days, hours = divmod(hours, 24)
-    if days < 730:
-        return f"{sign}{days} d {hours} h"
-    return f"{sign}{days // 365} y {days % 365} d"
 
 
 class _Values(dict[str, Any]):

@@ -78,7 +78,10 @@ def lines(answer: Answer, *, now_ms: int | None = None) -> list[str]:
 
 def printable(text: object) -> str:
     """Text that came from elsewhere in one line: it can drive neither a terminal nor a page."""
-    return "".join(one if one.isprintable() else UNPRINTABLE for one in str(text))
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(one if one.isprintable() else UNPRINTABLE for one in shown)
 
 
 def when(at_ms: int) -> str:

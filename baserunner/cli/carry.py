@@ -11,7 +11,8 @@ import typer
 
 from baserunner.cli import pages, show
 from baserunner.cli.source import is_export, load_file
-from baserunner.words import printable, said
+from baserunner.words import said
+from interfaces.why import printable
 from journal.facts import Lane
 
 if TYPE_CHECKING:

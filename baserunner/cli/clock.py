@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from baserunner.words import duration
+from interfaces.why import duration
 
 if TYPE_CHECKING:
     from journal.facts import Fact

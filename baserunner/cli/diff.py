@@ -20,7 +20,8 @@ import typer
 from baserunner.cli import asked, pages, show
 from baserunner.cli.clock import Clock, Length
 from baserunner.cli.facts import arrow_of
-from baserunner.words import printable, said
+from baserunner.words import said
+from interfaces.why import printable
 
 if TYPE_CHECKING:
     from journal.facts import Fact

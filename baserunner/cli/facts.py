@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from baserunner.words import printable, said, without_last_line
+from baserunner.words import said, without_last_line
+from interfaces.why import printable
 
 if TYPE_CHECKING:
     from baserunner.cli.clock import Clock

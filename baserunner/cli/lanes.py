@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from baserunner.cli.clock import Clock, moment
 from baserunner.cli.story import CLOCK_JUMP_MS
 from baserunner.machines import MACHINES
-from baserunner.words import duration, printable, said
+from baserunner.words import said
+from interfaces.why import duration, printable
 
 if TYPE_CHECKING:
     from journal.facts import Fact

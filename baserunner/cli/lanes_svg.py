@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from baserunner.cli.clock import FOOTNOTE, Clock, moment
 from baserunner.cli.facts import arrow_of, words_of
 from baserunner.cli.lanes import Chart, Lane, Mark, axis, tone
-from baserunner.words import duration, printable
+from interfaces.why import duration, printable
 
 if TYPE_CHECKING:
     from journal.facts import Fact

@@ -15,7 +15,7 @@ from rich.text import Text
 from baserunner.cli import pages
 from baserunner.cli.clock import FOOTNOTE, moment
 from baserunner.cli.lanes import Chart, Lane, axis, tone
-from baserunner.words import duration
+from interfaces.why import duration
 
 STYLES = {
     "calm": "green",

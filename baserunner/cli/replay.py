@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from baserunner.cli import asked, pages, show
 from baserunner.cli.clock import Clock
 from baserunner.machines import MACHINES
-from baserunner.words import printable, said
+from baserunner.words import said
+from interfaces.why import printable
 
 if TYPE_CHECKING:
     from journal.facts import Fact

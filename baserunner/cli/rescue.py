@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from baserunner.cli import show
-from baserunner.words import printable
+from interfaces.why import printable
 
 
 def print_salvage(file: Path | None, to: Path, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import typer
 
 from baserunner.problems import SettingsProblem
-from baserunner.words import printable
+from interfaces.why import printable
 
 if TYPE_CHECKING:
     from journal.survey import Survey

@@ -16,7 +16,7 @@ import typer
 from baserunner.cli import asked, pages, show
 from baserunner.cli.clock import UNTOLD, Clock, moment
 from baserunner.cli.stays import Totals, Visits
-from baserunner.words import duration
+from interfaces.why import duration
 from journal.facts import Lane
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from baserunner.cli import show
 from baserunner.cli.clock import FOOTNOTE, UNTOLD, Clock
 from baserunner.cli.facts import LINES, arrow_of, words_of
 from baserunner.cli.stays import Total, Totals, Visits
-from baserunner.words import duration, printable
+from interfaces.why import duration, printable
 
 if TYPE_CHECKING:
     from journal.facts import Fact

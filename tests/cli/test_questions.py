@@ -10,7 +10,7 @@ import pytest
 from baserunner.cli import show
 from baserunner.cli.clock import moment
 from baserunner.machines import MACHINES
-from baserunner.words import duration
+from interfaces.why import duration
 from tests.cli.given import NODE, Device
 
 CLOUDLY = "http://127.0.0.1:9"
