@@ -91,6 +91,7 @@ def _claim(path: Path) -> sqlite3.Connection:
     connection = connect(path, mode="rw")
     try:
         settle(connection)
+        _write_again(connection, path)
         schema.migrate(connection)
         try:
             prewarm(connection, path)
@@ -106,6 +107,21 @@ def _claim(path: Path) -> sqlite3.Connection:
             connection.close()
         raise
     return connection
+
+
+def _write_again(connection: sqlite3.Connection, path: Path) -> None:
+    """Put all that an earlier writer left in the WAL into the database, and begin the WAL anew.
+
+    What we read there may be in memory only. After a sync that failed Linux takes the pages for clean: it shows them,
+    and never writes them again, whatever is synced later. A power cut would leave a hole, and take what comes after.
+    """
+    ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    if busy:
+        raise NotWritable(
+            f"open {path}",
+            "somebody has been reading it for seconds",
+            "nothing: it is tried again, and goes on when they are done",
+        )
 
 
 def was_closed(journal: Reading) -> bool:

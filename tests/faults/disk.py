@@ -32,12 +32,16 @@ def is_loaded() -> bool:
 class FailingDisk:
     """What is under one directory. Only in a process that was started `with_it`."""
 
-    def __init__(self, directory: Path, code: int) -> None:
-        """`code`: the errno of the failure to come. Calls are counted from now on."""
+    def __init__(self, directory: Path, image: Path, code: int) -> None:
+        """`image`: where to keep what a power cut would leave. `code`: the errno of the failure to come.
+
+        Calls are counted from now on.
+        """
         assert is_loaded(), "this process was started without the failing disk"
         self._loaded = ctypes.CDLL(None)
         self._loaded.disk_first_failed.restype = ctypes.c_char_p
-        self._loaded.disk_watch(str(directory).encode(), code)
+        self._loaded.disk_watch(str(directory).encode(), str(image).encode(), code)
+        self.image = image
 
     def will_fail(self, nth: int, *, for_good: bool) -> None:
         """The `nth` call from now on (1: the next) fails, once or until it `heals`."""
@@ -65,8 +69,3 @@ class FailingDisk:
         """Which call it was, and on what."""
         said: bytes = self._loaded.disk_first_failed()
         return said.decode()
-
-    @property
-    def unsynced_bytes(self) -> int:
-        """Bytes of the write-ahead log that a power cut would take."""
-        return int(self._loaded.disk_unsynced())

@@ -4,8 +4,10 @@
  * removals. The one whose turn it is fails with the errno that was asked for; so do, for as long as that was asked
  * for, all that come after it. A failed write has written nothing, a failed sync has synced nothing.
  *
- * It also keeps book of what a power cut would take: the bytes of a write-ahead log (`*-wal`) that were written since
- * its last sync that succeeded.
+ * It also keeps an image of what a power cut would leave, in a directory beside: a page that was written gets there with
+ * the next sync of its file that succeeds. After a sync that failed it does not get there any more, unless it is written
+ * again: so does Linux, which takes such a page for clean (see fsync(2), "EIO"). Names and sizes are taken for durable
+ * at once: what is looked for here are bytes.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,8 +16,10 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -23,16 +27,23 @@ static char under[PATH_MAX];
 static size_t under_length;
 static long calls, fail_at, fails_left, fired;
 static int error;
-static long unsynced;
+
+#define PAGE 4096
+#define FILES 64
+#define PAGES 16384
+static char image[PATH_MAX];
+static struct { char path[PATH_MAX]; unsigned char dirty[PAGES]; } files[FILES];
+static int known;
 static char first_failed[PATH_MAX + 32];
 static char named[PATH_MAX + 32];
 
 /* From now on, calls under `directory` are counted; `code` is the errno of the failure to come. */
-void disk_watch(const char *directory, int code)
+void disk_watch(const char *directory, const char *images, int code)
 {
+    snprintf(image, sizeof image, "%s", images);
     snprintf(under, sizeof under, "%s/", directory);
     under_length = strlen(under);
-    calls = fail_at = fails_left = fired = unsynced = 0;
+    calls = fail_at = fails_left = fired = known = 0;
     first_failed[0] = 0;
     error = code;
 }
@@ -46,7 +57,6 @@ void disk_heals(void) { fails_left = 0; }
 long disk_calls(void) { return calls; }
 int disk_is_well(void) { return !fired || !fails_left; }
 long disk_fired(void) { return fired; }
-long disk_unsynced(void) { return unsynced; }
 const char *disk_first_failed(void) { return first_failed; }
 const char *disk_last_call(void) { return named; }
 
@@ -78,34 +88,81 @@ static int fails(const char *call, const char *path)
     return 1;
 }
 
-static int is_log(const char *path)
-{
-    size_t length = strlen(path);
-    return length > 4 && strcmp(path + length - 4, "-wal") == 0;
-}
-
 #define REAL(result, name, ...)                                                                    \
     static result (*real)(__VA_ARGS__);                                                            \
     if (!real)                                                                                     \
         real = (result (*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name)
 
-#define WRITES(name, call, parameters, arguments, ...)                                             \
+/* Where the image of a file is: its name, in a directory without directories. */
+static const char *image_of(const char *path)
+{
+    static char found[2 * PATH_MAX];
+    const char *name = strrchr(path, '/');
+    snprintf(found, sizeof found, "%s%s", image, name ? name : path);
+    return found;
+}
+
+static unsigned char *dirty_pages_of(const char *path)
+{
+    int n = 0;
+    while (n < known && strcmp(files[n].path, path))
+        n++;
+    if (n == FILES)
+        return 0;
+    if (n == known) {
+        snprintf(files[known++].path, PATH_MAX, "%s", path);
+        memset(files[n].dirty, 0, PAGES);
+    }
+    return files[n].dirty;
+}
+
+static void written(const char *path, off_t at, ssize_t count)
+{
+    unsigned char *dirty = dirty_pages_of(path);
+    for (off_t page = at / PAGE; dirty && count > 0 && page <= (at + count - 1) / PAGE && page < PAGES; page++)
+        dirty[page] = 1;
+}
+
+static void synced(const char *path, int descriptor, int succeeded)
+{
+    static char bytes[PAGE];
+    unsigned char *dirty = dirty_pages_of(path);
+    struct stat seen;
+    if (!dirty)
+        return;
+    if (succeeded && fstat(descriptor, &seen) == 0 && S_ISREG(seen.st_mode)) {
+        REAL(ssize_t, pwrite64, int, const void *, size_t, off64_t);
+        int to = syscall(SYS_openat, AT_FDCWD, image_of(path), O_WRONLY | O_CREAT, 0600);
+        int from = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY);
+        for (off_t page = 0; page < PAGES; page++) {
+            ssize_t count = dirty[page] ? pread(from, bytes, PAGE, page * PAGE) : 0;
+            if (count > 0 && real(to, bytes, count, page * PAGE) != count)
+                abort();
+        }
+        if (syscall(SYS_ftruncate, to, seen.st_size))
+            abort();
+        close(from);
+        close(to);
+    }
+    memset(dirty, 0, PAGES);
+}
+
+#define WRITES(name, where, parameters, arguments, ...)                                            \
     ssize_t name parameters                                                                        \
     {                                                                                              \
         REAL(ssize_t, name, __VA_ARGS__);                                                          \
         const char *path = under_length ? path_of(descriptor) : "";                                \
         if (!is_ours(path))                                                                        \
             return real arguments;                                                                 \
-        if (fails(call, path))                                                                     \
+        if (fails("write", path))                                                                     \
             return -1;                                                                             \
-        ssize_t written = real arguments;                                                          \
-        if (written > 0 && is_log(path))                                                           \
-            unsynced += written;                                                                   \
-        return written;                                                                            \
+        ssize_t done = real arguments;                                                             \
+        written(path, where, done);                                                                \
+        return done;                                                                               \
     }
-WRITES(write, "write", (int descriptor, const void *bytes, size_t count), (descriptor, bytes, count), int, const void *, size_t)
-WRITES(pwrite, "write", (int descriptor, const void *bytes, size_t count, off_t at), (descriptor, bytes, count, at), int, const void *, size_t, off_t)
-WRITES(pwrite64, "write", (int descriptor, const void *bytes, size_t count, off64_t at), (descriptor, bytes, count, at), int, const void *, size_t, off64_t)
+WRITES(write, lseek(descriptor, 0, SEEK_CUR) - done, (int descriptor, const void *bytes, size_t count), (descriptor, bytes, count), int, const void *, size_t)
+WRITES(pwrite, at, (int descriptor, const void *bytes, size_t count, off_t at), (descriptor, bytes, count, at), int, const void *, size_t, off_t)
+WRITES(pwrite64, at, (int descriptor, const void *bytes, size_t count, off64_t at), (descriptor, bytes, count, at), int, const void *, size_t, off64_t)
 
 #define SYNCS(name)                                                                                \
     int name(int descriptor)                                                                       \
@@ -114,11 +171,12 @@ WRITES(pwrite64, "write", (int descriptor, const void *bytes, size_t count, off6
         const char *path = under_length ? path_of(descriptor) : "";                                \
         if (!is_ours(path) && !(under_length && strncmp(path, under, under_length - 1) == 0))      \
             return real(descriptor);                                                               \
-        if (fails("sync", strlen(path) < under_length ? under : path))                             \
-            return -1;                                                                             \
-        int result = real(descriptor);                                                             \
-        if (result == 0 && is_log(path))                                                           \
-            unsynced = 0;                                                                          \
+        int failed = fails("sync", strlen(path) < under_length ? under : path);                    \
+        int result = failed ? -1 : real(descriptor);                                               \
+        if (is_ours(path))                                                                         \
+            synced(path, descriptor, result == 0);                                                 \
+        if (failed)                                                                                \
+            errno = error;                                                                         \
         return result;                                                                             \
     }
 SYNCS(fsync)
@@ -129,7 +187,12 @@ SYNCS(fdatasync)
     {                                                                                              \
         REAL(int, name, int, type);                                                                \
         const char *path = under_length ? path_of(descriptor) : "";                                \
-        return is_ours(path) && fails("truncate", path) ? -1 : real(descriptor, length);           \
+        if (is_ours(path) && fails("truncate", path))                                              \
+            return -1;                                                                             \
+        int result = real(descriptor, length);                                                     \
+        if (result == 0 && is_ours(path))                                                          \
+            syscall(SYS_truncate, image_of(path), length);                                         \
+        return result;                                                                             \
     }
 TRUNCATES(ftruncate, off_t)
 TRUNCATES(ftruncate64, off64_t)
@@ -174,13 +237,35 @@ OPENS_AT(openat64)
 int rename(const char *from, const char *to)
 {
     REAL(int, rename, const char *, const char *);
-    return is_ours(to) && fails("rename", to) ? -1 : real(from, to);
+    if (is_ours(to) && fails("rename", to))
+        return -1;
+    int result = real(from, to);
+    if (result == 0 && is_ours(to)) {
+        char before[2 * PATH_MAX];
+        snprintf(before, sizeof before, "%s", image_of(from));
+        syscall(SYS_renameat2, AT_FDCWD, before, AT_FDCWD, image_of(to), 0);
+        unsigned char *dirty = dirty_pages_of(from), *now = dirty_pages_of(to);
+        if (dirty && now) {
+            memcpy(now, dirty, PAGES);
+            memset(dirty, 0, PAGES);
+        }
+    }
+    return result;
 }
 int unlink(const char *path)
 {
     REAL(int, unlink, const char *);
     int counted = is_ours(path) && error != ENOSPC && error != EDQUOT; /* what gives room back goes on a full disk */
-    return counted && fails("unlink", path) ? -1 : real(path);
+    if (counted && fails("unlink", path))
+        return -1;
+    int result = real(path);
+    if (result == 0 && is_ours(path)) {
+        unsigned char *dirty = dirty_pages_of(path);
+        if (dirty)
+            memset(dirty, 0, PAGES);
+        real(image_of(path));
+    }
+    return result;
 }
 int mkdir(const char *path, mode_t mode)
 {

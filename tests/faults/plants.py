@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from baserunner.app_update.steps import AppUpdateSteps
+from journal import opening
 from journal.pen import Pen
 
 Plant = Callable[[], AbstractContextManager[None]]
@@ -55,7 +56,14 @@ def nothing_is_synced() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _instead(owner: type, name: str, other: Callable[..., Any]) -> Iterator[None]:
+def what_was_found_is_not_written_again() -> Iterator[None]:
+    """What is read in the WAL after a sync that failed is called durable, and no disk has it."""
+    with _instead(opening, "_write_again", lambda *_: None):
+        yield
+
+
+@contextlib.contextmanager
+def _instead(owner: object, name: str, other: Callable[..., Any]) -> Iterator[None]:
     real = getattr(owner, name)
     setattr(owner, name, other)
     try:
@@ -69,5 +77,6 @@ PLANTS: Mapping[str, Plant] = {
     "effect-before-intent": effect_before_intent,
     "failed-commits-are-ignored": failed_commits_are_ignored,
     "nothing-is-synced": nothing_is_synced,
+    "what-was-found-is-not-written-again": what_was_found_is_not_written_again,
 }
 """By name; the empty one is none."""

@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from tests.faults.disk import compiled, is_loaded, with_it
@@ -38,7 +39,11 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1_000_000) if asked.seed is None else asked.seed
     todo = [asked.point] if asked.point else points(asked.every, seed)
     with multiprocessing.get_context("fork").Pool(AT_ONCE, maxtasksperchild=1) as pool:
-        outcomes = pool.starmap(run, [(point, asked.plant) for point in todo], chunksize=1)
+        outcomes = []
+        for outcome in pool.imap_unordered(partial(run, plant=asked.plant), todo):
+            outcomes.append(outcome)
+            if asked.plant and outcome.wrong:
+                break  # the defect has shown itself: the pool ends with the block
     if asked.json:
         print(json.dumps([asdict(outcome) for outcome in outcomes]))  # noqa: T201
     return _tell(outcomes, seed)
@@ -52,6 +57,7 @@ def points(every: int, seed: int) -> list[Point]:
         for for_good in (False, True):
             first = rng.randrange(min(every, calls)) + 1
             found += [Point(code, nth, for_good) for nth in range(first, calls + 1, every)]
+    rng.shuffle(found)
     return found
 
 
@@ -74,7 +80,9 @@ def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("--every", type=int, default=1, help="take every n-th point")
     parser.add_argument("--seed", type=int, help="decides where each share begins")
-    parser.add_argument("--plant", choices=sorted(PLANTS), default="", help="a planted defect")
+    parser.add_argument(
+        "--plant", choices=sorted(PLANTS), default="", help="a planted defect: until it shows"
+    )
     parser.add_argument(
         "--point", type=_point, help="this one only: ERRNO:NTH:once or ERRNO:NTH:good"
     )

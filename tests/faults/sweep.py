@@ -74,8 +74,10 @@ class Outcome:
 def run(point: Point, plant: str = "") -> Outcome:
     """One world, from the first start of the agent to the end of its update."""
     root = Path(tempfile.mkdtemp(dir=_in_memory()))
-    disk = FailingDisk(root / "data-0", point.code)
-    witness = Witness(root / "data-0" / "baseos", lambda: disk.unsynced_bytes)
+    image = root / "after-a-power-cut"
+    image.mkdir()
+    disk = FailingDisk(root / "data-0", image, point.code)
+    witness = Witness(root / "data-0" / "baseos", image)
     if point.nth:
         disk.will_fail(point.nth, for_good=point.for_good)
     leave = witness.attend()

@@ -1,14 +1,16 @@
 """Who watches a device from outside: which facts it took for durable, and what it did to the world, and on what ground.
 
 Rules
-- A fact is acknowledged when the journal takes it for durable (and may ship it): it must be there at the end, and at
-  every opening until then.
+- A fact is acknowledged when the journal takes it for durable (and may ship it): it must be there at the end, at every
+  opening until then, and in what a power cut at that instant would leave.
 - An effect needs an intent: a fact that was acknowledged, and that others read in the file at that instant.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,17 +32,12 @@ INTENT = {
 """What is done to the world, and in which state of which machine it may be done."""
 
 
-FRAME_BYTES = 24 + 4096
-"""One page in the write-ahead log. With psow=0 the last one is repeated across the point up to which is synced, so that
-less than a frame may be unsynced after a commit that was (journal note, 4.1)."""
-
-
 @dataclass
 class Witness:
-    """`home`: where the journal is. `unsynced_bytes`: what of its log a power cut would take."""
+    """`home`: where the journal is. `image`: what a power cut would leave of it, at any time."""
 
     home: Path
-    unsynced_bytes: Callable[[], int]
+    image: Path
     acknowledged: dict[bytes, Fact] = field(default_factory=dict)
     """By hash, in order: what was called durable."""
     soon: list[Fact] = field(default_factory=list)
@@ -108,10 +105,29 @@ class Witness:
         self._settled("what was found")
 
     def _settled(self, what: str) -> None:
-        if self.unsynced_bytes() >= FRAME_BYTES:
-            self.wrong.append(f"{what} was called durable before it was synced")
         self.acknowledged |= {fact.hash: fact for fact in self.soon}
         self.soon.clear()
+        lost = self._lost_with_the_power()
+        if self.state("enrollment") == "enrolled" and not self._identity_stays():
+            lost += " state.json"
+        if lost:
+            self.wrong.append(f"{what} was called durable, and a power cut would take {lost}")
+
+    def _identity_stays(self) -> bool:
+        now, then = self.home / "state.json", self.image / "state.json"
+        return then.exists() and then.read_bytes() == now.read_bytes()
+
+    def _lost_with_the_power(self) -> str:
+        """Of what was acknowledged. Looked at in a copy: reading a log that was left changes it."""
+        with tempfile.TemporaryDirectory(dir=self.image.parent) as copy:
+            for name in ("journal.db", "journal.db-wal"):
+                if (self.image / name).exists():
+                    shutil.copy(self.image / name, copy)
+            try:
+                with open_reader(Path(copy)) as reader:
+                    return ", ".join(_missing(self.acknowledged.values(), reader)[:3])
+            except JournalProblem as problem:
+                return f"all ({problem})" if self.acknowledged else ""
 
     def _state_in_the_file(self, machine: str) -> str:
         try:
