@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 UV     := uv==0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check power-cuts kills fault-sweep bench lock lock-check docs docs-check check-arm image clean
+.PHONY: help setup run demo test check power-cuts kills fault-sweep fuzz bench lock lock-check docs docs-check check-arm image clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ kills: $(READY) ## Kill the running agent 200 times at random instants (TIMES=n)
 
 fault-sweep: $(READY) ## Let the disk fail at every call of a story, with every errno (10 minutes; EVERY=n: a share)
 	@$(BIN)/python -m tests.faults.run_sweep --every $(or $(EVERY),1)
+
+FUZZ ?= --seconds 3600
+
+fuzz: $(READY) ## Fuzz the real agent against the real Cloudly for an hour; FUZZ="--seed 1 --traces 100000 --seconds 36000"
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 bench: $(READY) ## Measure; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
