@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import pytest
 from pydantic import SecretStr
 
 from baserunner import agent as agent_module
@@ -21,6 +22,7 @@ from baserunner.enrollment import steps as enrollment
 from baserunner.settings import Settings
 from interfaces.world import new_id
 from journal import succession
+from journal.facts import Fact
 from journal.problems import JournalProblem
 from journal.reader import open_reader
 from simulators.world import SimWorld
@@ -217,38 +219,33 @@ class Device:
             return ""
 
 
-ROOMY = retention.LIMITS
-TIGHT = replace(ROOMY, max_bytes=60_000, keep_log=40, keep_core=20, step=60)
+TIGHT = replace(retention.LIMITS, max_bytes=60_000, keep_log=40, keep_core=20, step=60)
 """A journal that forgets within a day what a real one keeps for years."""
 
 
-def hurry_less(*, tight: bool) -> None:
+def hurry_less(patch: pytest.MonkeyPatch, *, tight: bool) -> None:
     """Looks that find nothing cost nearly all the time of a trace."""
-    retention.LIMITS = TIGHT if tight else ROOMY
-    desk.ORDERS_EVERY_S = 10.0
-    updates.HOLD_EVERY_S = 600.0
-    enrollment.TOKEN_LOOK_S = 60.0
+    patch.setattr(retention, "LIMITS", TIGHT if tight else retention.LIMITS)
+    patch.setattr(desk, "ORDERS_EVERY_S", 10.0)
+    patch.setattr(updates, "HOLD_EVERY_S", 600.0)
+    patch.setattr(enrollment, "TOKEN_LOOK_S", 60.0)
 
 
-def watch(ledger: Ledger, names: dict[str, str]) -> None:
+def watch(patch: pytest.MonkeyPatch, ledger: Ledger, names: dict[str, str]) -> None:
     """From now on every journal that an agent opens is watched; `names`: whose directory is whose."""
-    takers: dict[int, object] = {}
 
-    def take(journal: Watched, fact: object, soon: bool) -> None:  # noqa: FBT001
-        taker = takers.setdefault(id(journal), ledger.of(_owner(journal, names)))
-        taker(journal, fact, soon)  # type: ignore[operator]
-
-    Watched.watch = staticmethod(take)  # type: ignore[assignment]
-    setattr(agent_module, "Journal", Watched)  # noqa: B010 - the agent opens what we watch
-
-    begin = succession.begin_epoch
+    def take(journal: Watched, fact: Fact, soon: bool) -> None:  # noqa: FBT001
+        journal.taker = journal.taker or ledger.of(_owner(journal, names))
+        journal.taker(journal, fact, soon)
 
     def begin_epoch(directory: Path, **how: Any) -> Any:
-        began = begin(directory, **how)
+        began = succession.begin_epoch(directory, **how)
         ledger.copied(directory)
         return began
 
-    setattr(epochs, "begin_epoch", begin_epoch)  # noqa: B010 - the agent begins what we watch
+    patch.setattr(Watched, "watch", staticmethod(take))
+    patch.setattr(agent_module, "Journal", Watched)
+    patch.setattr(epochs, "begin_epoch", begin_epoch)
 
 
 def _owner(journal: Watched, names: dict[str, str]) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from journal.facts import Fact, Lane
+from journal.facts import Fact
 from journal.journal import Journal
 from journal.reader import open_reader
 
@@ -109,11 +109,8 @@ class Watched(Journal):
     """The real journal; after each commit its fact is taken down. `watch` is set by the trace before it opens one."""
 
     watch: Callable[[Journal, Fact, bool], None] = staticmethod(lambda *_: None)
+    taker: Callable[[Journal, Fact, bool], None] | None = None
 
     def _write(self, fact: Fact, **how: Any) -> None:
         super()._write(fact, **how)
         self.watch(self, fact, how["soon"])
-
-    @property
-    def durable(self) -> dict[Lane, Any]:
-        return {lane: self.durable_head(lane) for lane in Lane}

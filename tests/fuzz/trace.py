@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import anyio
+import pytest
 
 from simulators.world import run_virtual
 from tests.fuzz.cloud import Cloud
@@ -34,7 +35,9 @@ class Trace:
 
 
 class World:
-    def __init__(self, trace: Trace, root: Path, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(
+        self, trace: Trace, root: Path, tasks: anyio.abc.TaskGroup, patch: pytest.MonkeyPatch
+    ) -> None:
         self.trace = trace
         self.rng = random.Random(trace.seed)  # noqa: S311 - a trace is made from a seed
         self.cloud = Cloud(root, trace.seed)
@@ -42,8 +45,8 @@ class World:
         self._root = root
         self._tasks = tasks
         self.tight = self.rng.random() < TIGHT_SHARE
-        hurry_less(tight=self.tight)
-        watch(self.ledger, {"first": "first", "clone": "clone"})
+        hurry_less(patch, tight=self.tight)
+        watch(patch, self.ledger, {"first": "first", "clone": "clone"})
         anchored = self.rng.random() < 0.5
         self.first = self._device("first", anchored=anchored)
         self.clone: Device | None = None
@@ -199,16 +202,17 @@ def run_trace(seed: int, *, keep: bool = False) -> Trace:
 
     async def story() -> None:
         async with anyio.create_task_group() as tasks:
-            world = World(trace, root, tasks)
+            world = World(trace, root, tasks, patch)
             await world.run()
             world.cloud.store.close()
             tasks.cancel_scope.cancel()
 
-    try:
-        run_virtual(story)
-    finally:
-        if not keep:
-            shutil.rmtree(root)
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            run_virtual(story)
+        finally:
+            if not keep:
+                shutil.rmtree(root)
     return trace
 
 
