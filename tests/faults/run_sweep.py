@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 from tests.faults.disk import compiled, is_loaded, with_it
@@ -38,15 +39,41 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     seed = random.SystemRandom().randrange(1_000_000) if asked.seed is None else asked.seed
     todo = [asked.point] if asked.point else points(asked.every, seed)
-    with multiprocessing.get_context("fork").Pool(AT_ONCE, maxtasksperchild=1) as pool:
-        outcomes = []
-        for outcome in pool.imap_unordered(partial(run, plant=asked.plant), todo):
-            outcomes.append(outcome)
-            if asked.plant and outcome.wrong:
-                break  # the defect has shown itself: the pool ends with the block
+    outcomes = []
+    for outcome in _each(todo, asked.plant):
+        outcomes.append(outcome)
+        if asked.plant and outcome.wrong:
+            break  # the defect has shown itself
     if asked.json:
         print(json.dumps([asdict(outcome) for outcome in outcomes]))  # noqa: T201
     return _tell(outcomes, seed)
+
+
+def _each(todo: Sequence[Point], plant: str) -> Iterator[Outcome]:
+    """Each in a process of its own, some at once. One that dies without a word is an outcome too."""
+    waiting, running = list(reversed(todo)), dict[Connection, tuple[ForkProcess, Point]]()
+    fork = multiprocessing.get_context("fork")
+    while waiting or running:
+        while waiting and len(running) < AT_ONCE:
+            told, tell = fork.Pipe(duplex=False)
+            point = waiting.pop()
+            process = fork.Process(target=_run_and_tell, args=(tell, point, plant), daemon=True)
+            process.start()
+            tell.close()
+            running[told] = process, point
+        for ready in [told for told in wait(list(running)) if isinstance(told, Connection)]:
+            process, point = running.pop(ready)
+            try:
+                outcome = ready.recv()
+            except EOFError:
+                outcome = None
+            process.join()
+            ended = f"its process ended with {process.exitcode} and without a word"
+            yield outcome or Outcome(point, 0, 0, "", 0, [], [ended])
+
+
+def _run_and_tell(tell: Connection, point: Point, plant: str) -> None:
+    tell.send(run(point, plant))
 
 
 def points(every: int, seed: int) -> list[Point]:
