@@ -226,7 +226,7 @@ TIGHT = replace(retention.LIMITS, max_bytes=60_000, keep_log=40, keep_core=20, s
 def hurry_less(patch: pytest.MonkeyPatch, *, tight: bool) -> None:
     """Looks that find nothing cost nearly all the time of a trace."""
     patch.setattr(retention, "LIMITS", TIGHT if tight else retention.LIMITS)
-    patch.setattr(desk, "ORDERS_EVERY_S", 10.0)
+    patch.setattr(desk, "ORDERS_EVERY_S", 30.0)
     patch.setattr(updates, "HOLD_EVERY_S", 600.0)
     patch.setattr(enrollment, "TOKEN_LOOK_S", 60.0)
 

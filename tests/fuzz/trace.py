@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random  # noqa: TID251 - a trace is made from a seed
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -46,6 +48,8 @@ class World:
         self._tasks = tasks
         self.tight = self.rng.random() < TIGHT_SHARE
         hurry_less(patch, tight=self.tight)
+        if importlib.util.find_spec("sniffio") is None:  # httpx looks for it at each request
+            patch.setitem(sys.modules, "sniffio", None)
         watch(patch, self.ledger, {"first": "first", "clone": "clone"})
         anchored = self.rng.random() < 0.5
         self.first = self._device("first", anchored=anchored)
