@@ -1,47 +1,63 @@
-"""`make bench`: run every benchmark, one after the other, and write docs/benchmarks.md."""
+"""`make bench`: run every benchmark, one after the other, and write docs/benchmarks.md.
+
+usage: python -m benchmarks [NAME ...]     with names: these only, and nothing is written
+"""
 
 from __future__ import annotations
 
-import os
-import platform
-import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-NAMES = ("bench_journal", "bench_flash", "bench_chart", "bench_agent")
+# fmt: off
+NAMES = (
+    "bench_journal", "bench_card", "bench_growth", "bench_flash",
+    "bench_cli", "bench_agent", "bench_chart", "bench_fuzz",
+)
+# fmt: on
+HEAD = """# Benchmarks
+
+Written by `make bench`. A ratio is to the peer that its table names, in the same run: the median over blocks that take
+turns. Absolute times are this machine's, of that minute, and its cores are shared with others; its load stands with
+every part. What is said of CPU is CPU time. Goals are those of the journal's design.
+"""
+KNOWN = """## Missed, and why
+
+- **A recall that follows the hash chain as well.** `recall` itself does not: opening checks the newest facts, `verify`
+  all of them. A fact's hash covers twelve fields as one text: following it costs as much as decoding the fact's JSON.
+- **Opening after an unclean stop.** It is bounded rather than quick: before anything is written, SQLite's `quick_check`
+  looks at a file of up to 64 MB (at none larger), and the chain is followed through the newest 5,000 facts of each
+  lane. A proper stop leaves a mark, and spares that.
+"""
+
+
+def measured(name: str) -> str:
+    print(f"{name} ...", flush=True)
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}"],
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    print(f"{done.stdout}({time.monotonic() - began:.0f} s)\n", flush=True)
+    return done.stdout
 
 
 def main() -> None:
-    parts = [
-        "# Benchmarks\n",
-        (
-            "Written by `make bench`. Ratios are of interleaved runs in one go; absolute times are "
-            "this machine's, of that minute, and its cores are shared with others.\n"
-        ),
-        (
-            f"Machine: {platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, "
-            f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
-            f"load {os.getloadavg()[0]:.1f} at the start.\n"
-        ),
-    ]
-    for name in NAMES:
-        print(f"{name} ...", flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}"],
-            cwd=HERE.parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            sys.exit(f"{name} failed:\n{done.stderr}")
-        print(done.stdout, flush=True)
-        parts.append(done.stdout)
-    PAGE.write_text("\n".join(parts), encoding="utf-8")
-    print(f"written: {PAGE.relative_to(HERE.parent)}")
+    asked = sys.argv[1:]
+    parts = [measured(name) for name in NAMES if not asked or name in asked]
+    if asked:
+        return
+    PAGE.write_text("\n".join((HEAD, *(part.rstrip() + "\n" for part in parts), KNOWN)), "utf-8")
+    missed = sum(part.count("**missed**") for part in parts)
+    print(f"written: {PAGE.relative_to(HERE.parent)}; goals missed: {missed}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import timeit
 from collections.abc import Callable
 from itertools import pairwise
 
+from benchmarks.yard import Row, table, title
 from journal.chart import Arrow, Chart, Waits
 
 WAITS = Waits("us", "the next one", None, "it comes", "go on")
@@ -56,13 +57,19 @@ def main() -> None:
     asked = per_call(lambda: CHART.machine.get_transitions("to-staged", "offered")[0].dest)
     without, small = program("import journal.chart, journal.journal")
     with_it, large = program("import journal.chart, journal.journal, transitions")
-    print("| what | measured | yardstick | ratio |")
-    print("|---|---:|---:|---:|")
-    print(f"| Chart.next | {ours:.2f} us | {plain:.2f} us (a dict) | {ours / plain:.1f} |")
-    print(f"| Machine.get_transitions | {asked:.2f} us | {plain:.2f} us | {asked / plain:.1f} |")
-    starts = f"{with_it * 1e3:.0f} ms CPU | {without * 1e3:.0f} ms CPU | {with_it / without:.2f}"
-    print(f"| a start with `transitions` loaded, to one without | {starts} |")
-    print(f"| its peak memory | {large:.1f} MB | {small:.1f} MB | {large / small:.2f} |")
+    title("chart")
+    rows = [
+        Row("Chart.next", f"{ours:.2f} us", f"{plain:.2f} us (a dict)", ours / plain),
+        Row("Machine.get_transitions", f"{asked:.2f} us", f"{plain:.2f} us", asked / plain),
+        Row(
+            "a start with `transitions` loaded, to one without",
+            f"{with_it * 1e3:.0f} ms CPU",
+            f"{without * 1e3:.0f} ms CPU",
+            with_it / without,
+        ),
+        Row("its peak memory", f"{large:.1f} MB", f"{small:.1f} MB", large / small),
+    ]
+    table("a chart as a Machine", "yardstick", rows)
 
 
 if __name__ == "__main__":

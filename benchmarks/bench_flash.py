@@ -14,14 +14,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from baserunner.retention import retain
-from benchmarks.bench_journal import insert_raw, open_at, open_raw, values
+from benchmarks.yard import Act, Row, append_to, insert_raw, open_at, open_raw, table, title
 from journal.facts import Lane
 from journal.journal import Journal
 from tests.kill.loop_disk import LoopDisk
@@ -95,9 +94,6 @@ def flashes(count: int) -> Iterator[list[Flash]]:
                 flash.disk.unmount(busy=True)
 
 
-Act = Callable[[int], object]
-
-
 def per_fact(flash: Flash, act: Act, first: int = 0) -> tuple[float, float]:
     """Bytes and flushes of each of so many facts, one right after the other."""
     before = flash.written()
@@ -107,50 +103,37 @@ def per_fact(flash: Flash, act: Act, first: int = 0) -> tuple[float, float]:
     return seen.bytes / FACTS, seen.flushes / FACTS
 
 
-def appends(journal: Journal, *, soon: bool = False) -> Act:
-    def append(i: int) -> object:
-        src, dst = ("even", "odd") if i % 2 else ("odd", "even")
-        return journal.append("bench/1", dst, src, dst, values(i), soon=soon)
-
-    return append
-
-
-def bench_facts() -> list[tuple[str, ...]]:
+def bench_facts() -> list[Row]:
     """The first facts of a new journal, the next ones, and those that are not synced one by one."""
     with flashes(3) as (raw_on, full_on, soon_on):
         raw, full, soon = open_raw(raw_on.at), open_at(full_on.at), open_at(soon_on.at)
         rows = []
         for first, named in ((0, f"the first {FACTS} facts"), (FACTS, f"the next {FACTS}")):
             yard = per_fact(raw_on, lambda i: insert_raw(raw, i), first)
-            seen = per_fact(full_on, appends(full), first)
-            rows.append(row(f"{named}, each durable", seen, yard, "<= 1.15"))
-        seen = per_fact(soon_on, appends(soon, soon=True))
-        rows.append(row("as many, soon", seen, yard, ""))
+            seen = per_fact(full_on, append_to(full), first)
+            rows.append(row(f"{named}, each durable", seen, yard, 1.15))
+        seen = per_fact(soon_on, append_to(soon, soon=True))
+        rows.append(row("as many, soon", seen, yard, None))
         for opened in (raw, full, soon):
             opened.close()
     return rows
 
 
-def row(
-    what: str, seen: tuple[float, float], yard: tuple[float, float], goal: str
-) -> tuple[str, ...]:
-    return (
-        what,
-        f"{seen[0]:,.0f} B, {seen[1]:.2f} flushes",
-        f"{yard[0]:,.0f} B, {yard[1]:.2f} flushes",
-        f"{seen[0] / yard[0]:.2f}",
-        goal,
-    )
+def row(what: str, seen: tuple[float, float], yard: tuple[float, float], most: float | None) -> Row:
+    def said(written: tuple[float, float]) -> str:
+        return f"{written[0]:,.0f} B, {written[1]:.2f} flushes"
+
+    return Row(what, said(seen), said(yard), seen[0] / yard[0], most)
 
 
-def bench_seconds(seconds: int) -> list[tuple[str, ...]]:
+def bench_seconds(seconds: int) -> list[Row]:
     """One event a second, for real, all side by side: the kernel's own commits every 5 s are in it."""
     with flashes(3) as (raw_on, full_on, soon_on):
         raw, full, soon = open_raw(raw_on.at), open_at(full_on.at), open_at(soon_on.at)
         acts = {
             raw_on: lambda i: insert_raw(raw, i),
-            full_on: appends(full),
-            soon_on: appends(soon, soon=True),
+            full_on: append_to(full),
+            soon_on: append_to(soon, soon=True),
         }
         before = {flash: flash.written() for flash in acts}
         began = time.monotonic()
@@ -163,12 +146,12 @@ def bench_seconds(seconds: int) -> list[tuple[str, ...]]:
             opened.close()
     days = DAY_S / seconds
     return [
-        day("an event a second, each durable", seen[full_on], seen[raw_on], days, "<= 1,100 MB"),
-        day("an event a second, soon", seen[soon_on], seen[raw_on], days, ""),
+        day("an event a second, each durable", seen[full_on], seen[raw_on], days, 1_100),
+        day("an event a second, soon", seen[soon_on], seen[raw_on], days),
     ]
 
 
-def bench_heartbeats() -> list[tuple[str, ...]]:
+def bench_heartbeats() -> list[Row]:
     """Hours of heartbeats at the default interval, with what the agent does beside them, as fast as it goes.
 
     A minute lies between two heartbeats, so that the kernel has written back what the first one left.
@@ -186,7 +169,7 @@ def bench_heartbeats() -> list[tuple[str, ...]]:
         yard = raw_on.written() - before[0]
         raw.close()
         journal.close()
-    return [day("heartbeats at the default interval, 60 s", seen, yard, 24 / HOURS, "")]
+    return [day("heartbeats at the default interval, 60 s", seen, yard, 24 / HOURS)]
 
 
 def heartbeat(journal: Journal, i: int) -> None:
@@ -204,30 +187,25 @@ def heartbeat(journal: Journal, i: int) -> None:
         retain(journal)
 
 
-def day(what: str, seen: Written, yard: Written, days: float, goal: str) -> tuple[str, ...]:
+def day(what: str, seen: Written, yard: Written, days: float, most: float | None = None) -> Row:
     def said(written: Written) -> str:
         return f"{written.bytes * days / 1e6:,.1f} MB, {written.flushes * days:,.0f} flushes"
 
-    return (what, said(seen), said(yard), f"{seen.bytes / yard.bytes:.2f}", goal)
+    value = seen.bytes * days / 1e6
+    return Row(what, said(seen), said(yard), seen.bytes / yard.bytes, most, " MB", value)
 
 
 def main() -> None:
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    print(f"## flash, {datetime.now(UTC):%Y-%m-%d}\n")
+    title("flash")
     print("A block device of its own (ext4, 4 KiB blocks); raw sqlite3 syncs each of its rows.\n")
     try:
         facts, days = bench_facts(), [*bench_heartbeats(), *bench_seconds(seconds)]
     except NoFlashError as problem:
         print(f"Not measured: {NoFlashError.__doc__} {problem}")
         return
-    tables = (("per fact", facts), ("per day", days))
-    for title, rows in tables:
-        print(
-            f"| {title} | journal | raw sqlite3 | ratio of bytes | goal |\n|---|---:|---:|---:|---|"
-        )
-        for cells in rows:
-            print("| " + " | ".join(cells) + " |")
-        print()
+    table("per fact", "raw sqlite3", facts, measured="journal")
+    table("per day", "raw sqlite3", days, measured="journal")
 
 
 if __name__ == "__main__":

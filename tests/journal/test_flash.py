@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.bench_flash import Flash, NoFlashError, appends, flashes, per_fact
-from benchmarks.bench_journal import insert_raw, open_at, open_raw
+from benchmarks.bench_flash import Flash, NoFlashError, flashes, per_fact
+from benchmarks.yard import append_to, insert_raw, open_at, open_raw
 from journal import connection
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def test_a_fact_costs_the_flash_what_a_row_costs_from_the_first_one_on(
 ) -> None:
     with open_at(devices[0].at) as journal:
         raw = open_raw(devices[1].at)
-        seen = per_fact(devices[0], appends(journal))
+        seen = per_fact(devices[0], append_to(journal))
         yard = per_fact(devices[1], lambda i: insert_raw(raw, i))
         raw.close()
 
@@ -46,7 +46,7 @@ def test_a_log_that_must_grow_costs_the_flash_a_multiple(
     """The planted defect: without the WAL grown beforehand, the first facts cost more than the measure allows."""
     monkeypatch.setattr(connection, "WAL_BYTES", 0)
     with open_at(devices[0].at) as journal:
-        seen = per_fact(devices[0], appends(journal))
+        seen = per_fact(devices[0], append_to(journal))
     monkeypatch.undo()
     raw = open_raw(devices[1].at)
     yard = per_fact(devices[1], lambda i: insert_raw(raw, i))
