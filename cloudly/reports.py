@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 INT64 = 2**63
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""How one half of a character is written; two of them may be a whole one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,16 @@ def degrees(celsius: object) -> str | None:
 
 
 def load(document: str | None) -> dict[str, Any]:
-    """A JSON object that a node sent; empty where it is none."""
+    """A JSON object that a node sent; empty where it is none.
+
+    JSON can name half a character (`\\ud800`), which no database and no page can hold: it becomes a question mark.
+    """
     try:
-        return mapping(json.loads(document)) if document else {}
+        loaded = json.loads(document) if document else {}
+        if document and HALF.search(document):
+            whole_text = json.dumps(loaded, ensure_ascii=False).encode("utf-8", "replace")
+            loaded = json.loads(whole_text)
+        return mapping(loaded)
     except (ValueError, RecursionError):
         return {}
 

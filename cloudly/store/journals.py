@@ -18,6 +18,7 @@ from cloudly.deployments import MACHINE
 from cloudly.epochs import began
 from cloudly.ingest import Heard, Verdict, judge
 from cloudly.problems import Refused
+from cloudly.reports import load
 from cloudly.store import epochs, heads, outcomes, voices
 from cloudly.store.heads import Heads
 from cloudly.voices import Standing, Voice
@@ -190,7 +191,7 @@ def _transition(
     db: Connection, place: Place, event: JournalEvent, stream: _Stream, new_id: Callable[[], str]
 ) -> str:
     """Moves the deployment that the fact is about, if any; returns the fact's reason."""
-    values = _values(event.data)
+    values = load(event.data)
     named = values.get("deployment")
     if isinstance(named, str):
         stream.deployment = named
@@ -228,15 +229,6 @@ def _save(
             for name, one in streams.items() if one.last is not None
         ],
     )  # fmt: skip
-
-
-def _values(data: str) -> dict[str, object]:
-    """The fact's data as far as it can be read; it is kept as it came anyway."""
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _prune(db: Connection, place: Place) -> None:
