@@ -109,7 +109,7 @@ def degrees(celsius: object) -> str | None:
 def load(document: str | None) -> dict[str, Any]:
     """A JSON object that a node sent; empty where it is none.
 
-    JSON can name half a character (`\\ud800`), which no database and no page can hold: it becomes a question mark.
+    JSON can name half a character (one surrogate), which no database and no page can hold: it becomes a question mark.
     """
     try:
         loaded = json.loads(document) if document else {}

@@ -26,6 +26,8 @@ JUMP_MS = 5000
 MOST_LINES = 200
 MOST_LINE = 1000
 MOST_WORDS = 500
+MOST_KINDS = 8
+"""Of a gap, in a sentence: so many kinds are named, and the others counted."""
 
 TOLD = ""
 OWN = "by the device's own clock"
@@ -109,6 +111,8 @@ class Chapter:
     lines: tuple[Line, ...]
     lost: tuple[GapMark, ...] = ()
     """Gaps at its end."""
+    more_gaps: bool = False
+    """There are more than a page shows."""
     whole: bool = True
     """Its beginning is here."""
 
@@ -121,6 +125,7 @@ class Part:
     facts: Sequence[Kept]
     """The oldest first."""
     gaps: Sequence[Mapping[str, Any]]
+    more_gaps: bool = False
     previous: Kept | None = None
     """The fact before the first one, if that is not shown."""
     at_end: bool = True
@@ -144,6 +149,7 @@ def chapter(part: Part) -> Chapter:
         closed_at_ms=row["closed_at_ms"],
         lines=tuple(_lines(part, [one for one in marks if one[0] is not None])),
         lost=tuple(mark for at_n, mark in marks if at_n is None) if part.at_end else (),
+        more_gaps=part.more_gaps,
         whole=part.at_start,
     )
 
@@ -235,7 +241,9 @@ def gap_words(gap: GapMark) -> str:
     """What is missing, where, and why, in a sentence."""
     many = f"{gap.count} fact{'' if gap.count == 1 else 's'} missing in the {gap.lane} lane"
     place = f"{gap.first_seq}" if gap.count == 1 else f"{gap.first_seq} to {gap.last_seq}"
-    kinds = "; " + ", ".join(f"{n} {kind}" for kind, n in gap.kinds) if gap.kinds else ""
+    named = [f"{n} {kind[:100]}" for kind, n in gap.kinds[:MOST_KINDS]]
+    named += [f"and {len(gap.kinds) - MOST_KINDS} other kinds"] if gap.kinds[MOST_KINDS:] else []
+    kinds = "; " + ", ".join(named) if named else ""
     span = ""
     if gap.since_ms is not None and gap.until_ms is not None:
         span = f"; by the device's clock from {when(gap.since_ms)} to {when(gap.until_ms)}"

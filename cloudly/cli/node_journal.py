@@ -126,7 +126,7 @@ def _chapters(
         taken, rest = found[:left], found[left:]
         above = rest[0].n if rest else -1
         gaps = (
-            story.gaps_between(db, node, row["n"], above=above, below=story.END)
+            story.gaps_between(db, node, row["n"], above=above, below=story.END, limit=-1)
             if asked.is_all
             else []
         )

@@ -51,10 +51,10 @@ def _close(db: Connection, node: int, number: int, now_ms: int) -> None:
 
 
 def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms: int) -> None:
-    """What the first fact of an epoch says of it, and of the one before it."""
-    db.execute(
+    """What the first fact of an epoch says of it, and of the one before it. Later words erase nothing."""
+    first = db.execute(
         "UPDATE epoch SET why=?, predecessor=?, problem=?, kept_in=?, carried_core=?, carried_log=?"
-        " WHERE node=? AND n=?",
+        " WHERE node=? AND n=? AND carried_core IS NULL",
         (
             note.why,
             note.predecessor,
@@ -66,6 +66,8 @@ def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms:
             number,
         ),
     )
+    if not first.rowcount:
+        return
     for epoch, lanes in ((note.known_epoch, note.known), *note.known_before):
         if epoch != note.predecessor:
             _known_elsewhere(db, (node, number), epoch, lanes, now_ms)

@@ -13,7 +13,7 @@ from cloudly.chunks import Kept, read
 from cloudly.story import Chapter, Part, chapter
 
 MOST_GAPS = 500
-"""On one page, per epoch."""
+"""On one page."""
 MOST_EPOCHS = 100
 END = 2**62
 CHUNK = "SELECT epoch_n, lane, first_seq, first_n, received_at_ms, events FROM journal_chunk"
@@ -41,19 +41,23 @@ def page(
 ) -> Page:
     """The newest facts before a place, at most `limit` of them, in their chapters."""
     chapters: list[Chapter] = []
-    left = limit
+    left, room = limit, MOST_GAPS
     for epoch in _epochs(db, node, before.epoch_n if before else END):
         below = before.n if before is not None and epoch["n"] == before.epoch_n else END
         facts = newest_first(db, node, epoch["n"], below=below, heartbeats=heartbeats)
         found = list(islice(facts, left + 1))
         shown, rest = found[:left], found[left:]
-        between = gaps_between(db, node, epoch["n"], above=rest[0].n if rest else -1, below=below)
+        above = rest[0].n if rest else -1
+        between = gaps_between(db, node, epoch["n"], above=above, below=below, limit=room + 1)
+        more, between = len(between) > room, between[:room]
+        room -= len(between)
         chapters.append(
             chapter(
                 Part(
                     epoch,
                     shown[::-1],
                     between,
+                    more_gaps=more,
                     previous=rest[0] if rest else None,
                     at_end=below == END,
                     at_start=not rest,
@@ -92,14 +96,14 @@ def gaps(db: Connection, node: int) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def gaps_between(
-    db: Connection, node: int, epoch_n: int, *, above: int, below: int
+def gaps_between(  # noqa: PLR0913 - which lane, from where to where, and how many
+    db: Connection, node: int, epoch_n: int, *, above: int, below: int, limit: int
 ) -> list[dict[str, Any]]:
     """Those between two places, and those at the epoch's end."""
     rows = db.execute(
         "SELECT * FROM lane_gap WHERE node=? AND epoch_n=? AND (at_n IS NULL OR (at_n>? AND at_n<?))"
         " ORDER BY at_n, lane, first_seq LIMIT ?",
-        (node, epoch_n, above, below, MOST_GAPS),
+        (node, epoch_n, above, below, limit),
     )
     return [dict(row) for row in rows]
 
