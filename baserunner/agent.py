@@ -111,11 +111,13 @@ class Agent:
     def _next_epoch(self, troubles: list[BaseException]) -> str:
         """Begin one where that helps. Returns why nothing may be done, empty when it did."""
         said = "; ".join(dict.fromkeys(str(trouble) for trouble in troubles))
+        damage = [one for one in troubles if isinstance(one, Damaged)]
         for trouble in troubles:
             if isinstance(trouble, EpochOver):
                 return self._epochs.begin(trouble)
-            if isinstance(trouble, Damaged):
-                return self._epochs.begin(EpochOver("salvaged", said))
+        if damage:  # what was seen; what to do about it is done here
+            seen = "; ".join(dict.fromkeys(f"{one.tried}: {one.seen}" for one in damage))
+            return self._epochs.begin(EpochOver("salvaged", seen))
         return said
 
     async def _say_open(self, epoch: str) -> None:

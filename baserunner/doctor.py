@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from baserunner.place import home_in, read_data_dir
 from baserunner.problems import IdentityProblem, NeighbourProblem, SettingsProblem
 from baserunner.report import SKEWED_S
 from baserunner.settings import Environment, Settings, read_settings
+from baserunner.words import said
 from interfaces.world import RealWorld
 from journal.lock import holder
 from journal.problems import JournalProblem, NoJournal
@@ -128,7 +130,15 @@ def _journal(home: Path) -> Finding:
             f"{len(found.problems)} faults, first: {first.what}",
             "keep a copy; `baserunner journal verify`",
         )
-    return Finding("ok", "journal", f"{found.events} facts, chain unbroken")
+    whole = f"{found.events} facts, chain unbroken"
+    if found.began is None:
+        return Finding("ok", "journal", whole)
+    return Finding(
+        "note",
+        "journal",
+        f"{whole}; {said('epoch-began', json.dumps(found.began))}",
+        "nothing: this one goes on; the old files may be looked at (`baserunner journal list --file`) and removed",
+    )
 
 
 def _identity(settings: Settings) -> Finding:

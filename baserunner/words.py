@@ -14,9 +14,9 @@ SENTENCES: dict[str, str] = {
     "identity-drawn":       "drew node id {node_id} and an enrollment secret; both are durable",
     "identity-lost":        "the identity was lost: {reason}; keeping node id {node_id}",
     "identity-found":       "found the identity of node {node_id} on disk",
-    "node-token-rejected":  "Cloudly no longer knows this node: {reason}",
+    "node-token-rejected":  "Cloudly no longer takes this device for the node: {reason}",
     "token-missing":        "there is no join token",
-    "token-given":          "a join token was given (fingerprint {token_fingerprint})",
+    "token-given":          "there is a join token to ask with (fingerprint {token_fingerprint})",
     "register-requested":   "will ask Cloudly to enroll node {node_id} (join token {token_fingerprint})",
     "register-unanswered":  "no answer: {reason}; asks again in {retry_s} s",
     "register-refused":     "Cloudly says no: {reason}",
@@ -30,7 +30,9 @@ SENTENCES: dict[str, str] = {
     "heartbeat-rejected":   "Cloudly says no: {reason}",
     "heartbeats-summarised": "older heartbeats and lines, already with Cloudly, folded into one",
     # notes
-    "epoch-began":          "a new epoch began ({why}): {problem}",
+    "epoch-began":          "a new epoch began ({why}): {problem}{kept}",
+    "salvaged":             "a fact of the epoch before, kept as evidence only: {stream} {kind}",
+    "stream-lost":          "the beginning of {stream} was lost with the epoch before: it is closed",
     "disk-full":            "the disk is full: the journal's reserve is spent",
     # app update
     "offered":              "Cloudly offers release {version} ({release})",
@@ -88,6 +90,9 @@ def sentence(kind: str, values: Mapping[str, Any]) -> str:
     if template is None:
         return ", ".join(f"{name}={value}" for name, value in values.items())
     shown = {name: "nothing" if value is None else value for name, value in values.items()}
+    if kind == "epoch-began":
+        kept_in = values.get("kept_in")
+        shown["kept"] = f"; the files of the one before are in {kept_in}" if kept_in else ""
     if kind == "lines":
         shown["said"] = _lines_in_words(values)
     return template.format_map(_Values(shown))

@@ -19,7 +19,7 @@ from pathlib import Path
 from journal import schema, succession
 from journal.connection import connect, prewarm, settle
 from journal.facts import Lane, Stamp
-from journal.problems import Damaged, NoSpace, NotWritable, is_full, translate
+from journal.problems import GOES_ON, Damaged, NoSpace, NotWritable, is_full, translate
 from journal.reading import Reading, asking
 from journal.reserve import Reserve
 
@@ -139,8 +139,7 @@ def check_tail(journal: Reading, path: Path, count: int = TAIL) -> None:
 
 
 def _damaged(path: Path, seen: str) -> Damaged:
-    todo = "nothing was changed; `baserunner journal verify` tells more, keep the files"
-    return Damaged(f"open {path}", seen, todo)
+    return Damaged(f"open {path}", seen, GOES_ON)
 
 
 def _quick_check(connection: sqlite3.Connection, path: Path, stamp: Clock) -> None:

@@ -98,6 +98,10 @@ class NoSpace(JournalProblem):
     """The disk is full. Nothing was written; `Journal.spend_reserve` makes room for last words."""
 
 
+GOES_ON = "nothing was changed; when the agent starts, it keeps the files aside and goes on with what can be read"
+"""What becomes of a damaged journal, and that nobody has to do it by hand."""
+
+
 class Damaged(JournalProblem):
     """What is there cannot be read or does not hang together. Nothing was deleted or renamed."""
 
@@ -139,7 +143,7 @@ def translate(error: sqlite3.Error, *, tried: str) -> JournalProblem:
         return NotWritable(tried, seen, "check the volume's mount, its owner and its mode")
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return AlreadyRunning(tried, None, None)
-    return Damaged(tried, seen, "nothing was changed; keep the files for salvage")
+    return Damaged(tried, seen, GOES_ON)
 
 
 def is_full(error: sqlite3.Error) -> bool:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from journal.facts import Fact, Head, Lane, StreamInfo, split_name
-from journal.problems import Damaged, translate
+from journal.problems import GOES_ON, Damaged, translate
 from journal.tombstone import Tombstone
 from journal.tombstone import read as read_tombstone
 
@@ -68,7 +68,7 @@ class Reading:
     def epoch(self) -> str:
         found = self.meta("epoch")
         if found is None:
-            raise Damaged("read the epoch", "there is none", "keep the files for salvage")
+            raise Damaged("read the epoch", "there is none", GOES_ON)
         return found
 
     def meta(self, name: str) -> str | None:
@@ -204,7 +204,7 @@ class Reading:
             return [read_tombstone(row) for row in rows]
         except (ValueError, TypeError, KeyError) as error:
             seen = f"one cannot be read ({error!r})"
-            raise Damaged(f"read the tombstones of {lane}", seen, "keep the files") from error
+            raise Damaged(f"read the tombstones of {lane}", seen, GOES_ON) from error
 
     def known_older(self, lane: Lane, before_ms: int, *, among: int) -> int:
         """The newest seq among so many oldest facts that is known to be older than that; 0: none of them is."""
@@ -296,7 +296,7 @@ class Reading:
     def _position(self, query: str, lane: Lane) -> Head:
         rows = self._rows(query, (lane.value,))
         if not rows:
-            raise Damaged(f"read {lane}", "a table has lost its row", "keep the files for salvage")
+            raise Damaged(f"read {lane}", "a table has lost its row", GOES_ON)
         return Head(*rows[0])
 
     def _info(self, row: Row) -> StreamInfo:

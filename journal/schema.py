@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from journal.chain import genesis
 from journal.facts import Lane
-from journal.problems import Damaged, Foreign, FromTheFuture, JournalProblem
+from journal.problems import GOES_ON, Damaged, Foreign, FromTheFuture, JournalProblem
 from journal.reading import Rows
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _no_journal(application_id: int, tables: set[str], path: Path) -> JournalPro
         return Foreign(
             f"open {path}", seen, "nothing was changed; move it away, or set another data directory"
         )
-    return Damaged(f"open {path}", seen, "nothing was changed; keep the files for salvage")
+    return Damaged(f"open {path}", seen, GOES_ON)
 
 
 def _oldest_writer(rows: Rows) -> int:

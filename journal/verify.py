@@ -164,7 +164,7 @@ def verify(journal: Reading) -> Report:
             lanes[lane] = LaneReport(_NOWHERE, _NOWHERE, 0)
             problems.append(Problem(lane, None, f"cannot be read: {error.seen}"))
     problems += [*_streams(journal, checks), *_file(journal)]
-    return Report(lanes, problems, _began(journal))
+    return Report(lanes, problems, began(journal))
 
 
 _NOWHERE = Head(0, b"")
@@ -247,7 +247,8 @@ def _dropped(journal: Reading, check: LaneCheck) -> int:
     return sum(stone.last_seq - stone.first_seq + 1 for stone in stones)
 
 
-def _began(journal: Reading) -> dict[str, Any] | None:
+def began(journal: Reading) -> dict[str, Any] | None:
+    """What the epoch says of the one before it; None: it is the first one, or nothing can be read."""
     try:
         for fact in journal.facts(lane=Lane.CORE, limit=1):
             if fact.seq == 1 and fact.kind == BEGAN:

@@ -63,7 +63,7 @@ CHART = Chart(
         "admitted":        Waits("us",         "the update lock",                               None,     "the download is asked for",            "take the lock, ask for the download"),
         "downloading":     Waits("supervisor", "every image of the release, by digest",         3600.0,   "the update fails; the old release stays", "ask what is there; ask for the download again only if it is not under way"),
         "staged":          Waits("us",         "consent, window and locks: none stands in the way", None, "it is applied",                        "check by digest that what was staged is still there"),
-        "applying":        Waits("supervisor", "the release to be reported as applied",         600.0,    "tried again, at most policy.max_apply_attempts times; then a rollback is needed", "new release: verifying; old: again or rollback-needed; neither: unclear"),
+        "applying":        Waits("supervisor", "the release to be reported as applied",         600.0,    "tried again, as often as the policy allows (max_apply_attempts); then a rollback is needed", "new release: verifying; old: again or rollback-needed; neither: unclear"),
         "unclear":         Waits("operator",   "the Supervisor to report the old or the new release as a whole", 3600.0, "a rollback is needed",    "ask the Supervisor again"),
         "verifying":       Waits("us",         "every service to run without a break for the soak", 300.0, "the health check has failed: a rollback is needed", "the soak starts again; crashes in it count"),
         "rollback-needed": Waits("cloudly",    "Cloudly to turn the target back to the last good release", None, "the rollback begins",          "the next heartbeat says"),

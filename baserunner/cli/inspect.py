@@ -34,6 +34,7 @@ def status(as_json: AsJson = False) -> None:  # noqa: FBT002
     if as_json:
         show.as_json(asdict(seen))
     else:
+        none = "unknown: the journal is damaged" if seen.damaged else ""
         show.pairs(
             {
                 "healthy": "[green]yes[/green]"
@@ -45,16 +46,23 @@ def status(as_json: AsJson = False) -> None:  # noqa: FBT002
                 "node": seen.node_id or "not enrolled",
                 "enrollment": show.coloured(seen.enrollment or "none"),
                 "heartbeat": _heartbeat_words(seen.last_answer_ms, seen.heartbeat),
-                "release": show.plain(seen.release or "none that this journal knows of"),
+                "release": show.plain(seen.release or none or "none that this journal knows of"),
                 "update": f"{seen.update} to {show.plain(seen.update_version or '?')}: "
                 f"{show.coloured(seen.update_state)}"
                 if seen.update
-                else "none",
-                "journal": f"epoch {seen.epoch}, {seen.facts} facts" if seen.epoch else "none",
+                else none or "none",
+                "journal": _journal_words(seen),
                 "with Cloudly": _shipped_words(seen) if seen.epoch else "nothing",
             }
         )
     raise typer.Exit(0 if seen.healthy else 1)
+
+
+def _journal_words(seen: Status) -> str:
+    if not seen.epoch:
+        return "none"
+    before = f"; {show.plain(seen.epoch_began)}" if seen.epoch_began else ""
+    return f"epoch {seen.epoch}, {seen.facts} facts{before}"
 
 
 def _shipped_words(seen: Status) -> str:
@@ -81,11 +89,16 @@ def why(machine: Machine = None, as_json: AsJson = False) -> None:  # noqa: FBT0
     """Say why it is not finished."""
     from baserunner.cli.status import check
     from baserunner.why import explain_all
+    from journal.lock import holder
 
     with show.reader() as reader:
         check(reader, show.home())
         answers = explain_all(reader, machine)
         ended = "" if answers else _ended(reader, machine)
+    if answers and holder(show.home()) is None:
+        typer.echo(
+            "no agent runs here: nothing goes on until `baserunner run` is started", err=True
+        )
     if as_json:
         show.as_json([asdict(answer) for answer in answers])
         return

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from baserunner.cli.show import barred
 from baserunner.machines import MACHINES
+from baserunner.words import said
 from journal.facts import Lane
 from journal.lock import holder
 from journal.opening import check_tail
 from journal.problems import Damaged, JournalProblem, NoJournal, Parked
 from journal.reader import open_reader
 from journal.recall import Stream, recall
+from journal.verify import began
 
 BAD_UPDATES = frozenset({"failed", "rollback-needed", "unclear"})
 MISSES_TOLERATED = 3
@@ -37,9 +40,13 @@ class Status:
     """What the newest attempt was, or is, to bring."""
     update_state: str = ""
     epoch: str = ""
+    epoch_began: str = ""
+    """Why it follows another one, in words; empty: it is the device's first, or nothing can be read."""
     facts: int = 0
     unacked: int = 0
     """Facts that Cloudly has not yet acked; most are heartbeats and progress, which may wait some minutes."""
+    damaged: bool = False
+    """The journal cannot be read as a whole: what is not named here is unknown."""
     unacked_core: int = 0
     """Transitions among them: these are shipped at once."""
 
@@ -59,6 +66,9 @@ def status_of(home: Path) -> Status:
             check(reader, home)
     except NoJournal:
         seen.problems.append(f"there is no journal in {home}: the agent makes it when it starts")
+    except Damaged as problem:
+        seen.damaged = True
+        seen.problems.append(f"{problem} (`baserunner journal verify` says where)")
     except JournalProblem as problem:
         seen.problems.append(str(problem))
     seen.healthy = not seen.problems
@@ -78,6 +88,8 @@ def check(reader: Any, where: Path) -> None:
 
 def _read(reader: Any, seen: Status) -> None:
     seen.epoch = reader.epoch
+    if told := began(reader):
+        seen.epoch_began = said("epoch-began", json.dumps(told))
     unacked = {lane: reader.head(lane).seq - reader.acked(lane).seq for lane in Lane}
     seen.facts = sum(reader.head(lane).seq for lane in Lane)
     seen.unacked, seen.unacked_core = sum(unacked.values()), unacked[Lane.CORE]

@@ -45,7 +45,7 @@ CHART = Chart(
         "awaiting-token": Waits("operator", "a join token: set BASEOS_JOIN_TOKEN or run `baserunner enroll`", None, "nothing is done until one is given", "look for a join token again"),
         "asking":         Waits("cloudly",  "an answer to the enrollment",     60.0,     "it is asked again, with the same secret", "state.json may hold the answer; else ask again with the same secret"),
         "backing-off":    Waits("cloudly",  "Cloudly to be reachable",         None,     "it is asked again",      "ask again"),
-        "refused":        Waits("operator", "a new join token: the last one was refused", None, "nothing is sent until the token changes", "compare the token with the refused one"),
+        "refused":        Waits("operator", "a fresh join token (`cloudly token create`, then `baserunner enroll` here): the last one was refused", None, "nothing is sent until the token changes", "compare the token with the refused one"),
     },
     final=frozenset({"enrolled"}),
 )
@@ -66,6 +66,8 @@ class Enrollment:
     retry_s: float = 0.0
     fenced: bool = False
     """Another device speaks as the node that this one was."""
+    rejected: str = ""
+    """Why this enrollment had to be: what Cloudly said when it no longer took the node token."""
 
 
 def fold(believed: Enrollment, fact: Fact) -> Enrollment:
@@ -81,12 +83,13 @@ def fold(believed: Enrollment, fact: Fact) -> Enrollment:
         case "register-unanswered":
             return replace(believed, reason=values["reason"], retry_s=values["retry_s"])
         case "register-refused":
-            return replace(believed, reason=values["reason"])
+            return replace(believed, reason=_besides(believed.rejected, values["reason"]))
         case "node-token-rejected":
             return replace(
                 believed,
                 node_id=values["node_id"],
                 reason=values["reason"],
+                rejected=values["reason"],
                 token_fingerprint=values["token_fingerprint"],
                 fenced=values.get("code") == "fenced",
             )
@@ -96,6 +99,11 @@ def fold(believed: Enrollment, fact: Fact) -> Enrollment:
             return replace(believed, node_id=values["node_id"], reason="")
         case _:
             return believed
+
+
+def _besides(rejected: str, refused: str) -> str:
+    """Both, the cause first: "the join token is used up" alone hides that another device took the node over."""
+    return f"{rejected} It asked to enroll anew: {refused}" if rejected else refused
 
 
 MACHINE = Machine(chart=CHART, start=Enrollment(), fold=fold)

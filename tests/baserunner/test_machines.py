@@ -26,6 +26,8 @@ def test_no_sentence_is_for_a_fact_that_cannot_happen() -> None:
         "heartbeats-summarised",
         "lines",
         "progressed",
+        "salvaged",
+        "stream-lost",
     }
 
 

@@ -11,6 +11,8 @@ from baserunner.cli import show
 from baserunner.cli.clock import moment
 from baserunner.machines import MACHINES
 from interfaces.why import duration
+from journal.facts import Stamp
+from journal.succession import begin_epoch
 from tests.cli.given import NODE, Device
 
 CLOUDLY = "http://127.0.0.1:9"
@@ -85,7 +87,7 @@ def test_with_an_agent_that_is_well_status_ends_with_zero(lived: Device) -> None
         "enrollment": "enrolled", "heartbeat": "resting", "last_answer_ms": None,
         "release": "1.2.0 (c2)", "update": "app-update/2", "update_version": "1.2.0",
         "update_state": "succeeded", "epoch": "e" * 32, "facts": 20, "unacked": 20,
-        "unacked_core": 17,
+        "unacked_core": 17, "epoch_began": "", "damaged": False,
     }  # fmt: skip
 
 
@@ -112,6 +114,50 @@ def test_status_of_a_damaged_journal_is_not_well(lived: Device) -> None:
 
     assert told.code == 1
     assert any("NOTADB" in problem for problem in told.json["problems"])
+
+
+def test_of_a_journal_that_cannot_be_read_nothing_is_said_to_be_none(lived: Device) -> None:
+    file = lived.home / "journal.db"
+    file.write_bytes(file.read_bytes().replace(b"health-passed", b"h\xffalth-passed"))
+
+    said = lived("status")
+
+    assert said.code == 1
+    assert said.out.count("unknown: the journal is damaged") == 2
+    assert "none that this journal knows of" not in said.out
+
+
+def test_status_and_doctor_say_that_this_epoch_follows_another_and_where_its_files_are(
+    lived: Device,
+) -> None:
+    begin_epoch(
+        lived.home,
+        stamp=lambda: Stamp(1_795_415_000_000, "boot-1", 1),
+        new_epoch=lambda: "f" * 32,
+        why="tail-lost",
+        problem="the core lane ends at 17, and Cloudly knows of 23",
+        wanted=lambda _info: True,
+    )
+
+    status, doctor = lived("status"), lived("doctor", "--json")
+
+    (journal,) = [finding for finding in doctor.json if finding["what"] == "journal"]
+    assert journal["verdict"] == "note"
+    for words in (status.out, journal["seen"]):
+        assert "a new epoch began (tail-lost): the core lane ends at 17" in words
+        assert "the files of the one before are in kept/1-eeeeeeee" in words
+
+
+def test_why_says_that_nothing_goes_on_without_an_agent(lived: Device) -> None:
+    with lived.writing() as tell:
+        lived.update(tell, 3, upto="applying")
+        running = lived("why")
+
+    dead = lived("why")
+
+    assert "no agent runs" not in running.out + running.err
+    assert "no agent runs here: nothing goes on until `baserunner run`" in dead.err
+    assert "app-update/3 is applying" in dead.out
 
 
 def test_an_update_that_needs_a_rollback_is_not_well(device: Device) -> None:
@@ -188,7 +234,7 @@ def test_the_doctor_and_a_garbage_journal(device: Device) -> None:
 
     assert said.code == 1
     assert "NOTADB" in said.out
-    assert "keep the files" in said.out
+    assert "when the agent starts, it keeps the files aside" in said.out
 
 
 def test_another_user_is_told_so_and_not_that_nothing_is_there(

@@ -126,6 +126,7 @@ def test_a_broken_journal_is_kept_aside_and_life_goes_on_in_a_new_epoch(
             first = place.facts()[0]
             kept = place.home / "kept" / first.values["kept_in"].rpartition("/")[2] / "journal.db"
             assert (first.kind, first.values["why"]) == ("epoch-began", "salvaged")
+            assert "nothing was changed" not in first.values["problem"], "advice is no history"
             assert kept.read_bytes() == broken
             assert place.epoch() != before
             assert place.core_at_cloudly() == place.core_on_device()
