@@ -108,5 +108,8 @@ class Credential:
 def may_repeat(credential: Credential | None, *, presented: bytes) -> Credential:
     """The credential to hand out once more. Raises Refused when it was used or replaced."""
     if credential is None or credential.secret_hash != presented or not credential.still_open:
-        raise Refused("enrollment-closed")
+        raise Refused(
+            "enrollment-closed",
+            "A copy of this disk, or an older state of it, enrolls anew with a fresh join token.",
+        )
     return credential

@@ -4,12 +4,14 @@ Rules:
 - The device says it in the first fact of an epoch (`epoch-began`, a note in the core lane); until it did, and where
   it never does, what Cloudly heard of and never got is lost with the disk.
 - Everything between Cloudly's ack and the furthest head is carried over into the next epoch, or is a gap.
+- Where another writer's facts are at Cloudly under the same numbers, what the device lost of its own is no gap in them:
+  it is told of with the epoch that the device went on in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudly.batch import Batch
@@ -37,8 +39,11 @@ LOST_BY = {"salvaged": DAMAGE}
 """What lost ranges are called, by why the epoch began; DISK else."""
 GONE_BY = {"forked": RESTORE, "restored": RESTORE}
 """What facts are called that Cloudly heard of and the device never had; DISK else."""
+BRANCHED = {"forked", "fenced", "restored"}
+"""Why an epoch began after which another writer's facts may be at Cloudly under the numbers of the device's own."""
 MOST_RANGES = 1000
 MOST_BEFORE = 100
+MOST_KINDS = 100
 MOST_SEQ = 2**53
 
 
@@ -47,9 +52,12 @@ class LaneBefore:
     """What the device says of one lane of the epoch before."""
 
     head: int = 0
+    hash: bytes | None = None
     acked: int = 0
     carried: tuple[int, int] | None = None
     lost: tuple[tuple[int, int], ...] = ()
+    dropped: tuple[Missing, ...] = ()
+    """The parts of `lost` that the device had dropped itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +131,44 @@ def _known(told: Mapping[str, Any]) -> tuple[str, Mapping[str, int]]:
 def _lane(told: Mapping[str, Any]) -> LaneBefore:
     lost = told.get("lost")
     ranges = (_range(one) for one in (lost[:MOST_RANGES] if isinstance(lost, list) else ()))
+    gone = told.get("dropped")
+    dropped = (
+        _dropped(mapping(one)) for one in (gone[:MOST_RANGES] if isinstance(gone, list) else ())
+    )
     return LaneBefore(
         head=_seq(told.get("head")),
+        hash=_hash(told.get("hash")),
         acked=_seq(told.get("acked")),
         carried=_range(told.get("carried")),
         lost=tuple(one for one in ranges if one is not None),
+        dropped=tuple(one for one in dropped if one is not None),
     )
+
+
+def _hash(value: object) -> bytes | None:
+    try:
+        return bytes.fromhex(text(value) or "") or None
+    except ValueError:
+        return None
+
+
+def _dropped(told: Mapping[str, Any]) -> Missing | None:
+    """A range that the device dropped itself, with its words for it."""
+    place, why = _range([told.get("first_seq"), told.get("last_seq")]), text(told.get("why"))
+    if place is None or not why:
+        return None
+    kinds = {
+        kind: number
+        for kind, count in list(mapping(told.get("kinds")).items())[:MOST_KINDS]
+        if (number := _seq(count))
+    }
+    since, until = _moment(told.get("since_ms")), _moment(told.get("until_ms"))
+    return Missing(*place, why[:200], kinds, since, until)
+
+
+def _moment(value: object) -> int | None:
+    moment = whole(value)
+    return moment if moment is not None and abs(moment) <= MOST_SEQ else None
 
 
 def _seq(value: object) -> int:
@@ -151,14 +191,8 @@ def left_behind(ack: int, heard: int) -> tuple[Missing, ...]:
 def lost_of(lane: LaneBefore, note: Began, *, ack: int, heard: int) -> tuple[Missing, ...]:
     """What is lost of a lane of the epoch before, by the note of its successor. In order, without overlap."""
     end = max(heard, lane.head)
-    lost = [
-        Missing(first, last, LOST_BY.get(note.why, DISK))
-        for begins, ends in lane.lost
-        for first, last in [(max(begins, ack + 1), min(ends, end))]
-        if first <= last
-    ]
-    claims = _in_turn(lost)
-    known = [(one.first_seq, one.last_seq) for one in claims]
+    known: list[tuple[int, int]] = []
+    claims = _in_turn(_lost(lane, note, ack + 1, end), known)
     if lane.carried is not None:
         known.append(lane.carried)
     claims += _claim(ack + 1, min(lane.acked, end), ACKED_BEFORE, known)
@@ -174,10 +208,31 @@ def _claim(first: int, last: int, why: str, known: list[tuple[int, int]]) -> lis
     return [Missing(begins, ends, why, told=why != UNEXPLAINED) for begins, ends in left]
 
 
-def _in_turn(claims: list[Missing]) -> list[Missing]:
-    """Without overlap: where two ranges meet, the first one holds."""
-    taken: list[tuple[int, int]] = []
+def lost_of_branch(lane: LaneBefore, note: Began, *, ack: int) -> tuple[Missing, ...]:
+    """What the device lost of its own facts where Cloudly has another writer's. In order, without overlap."""
+    claims = _in_turn(_lost(lane, note, lane.acked + 1, min(ack, lane.head)), [])
+    return tuple(sorted(claims, key=lambda one: one.first_seq))
+
+
+def _lost(lane: LaneBefore, note: Began, first: int, last: int) -> list[Missing]:
+    """What the device says that it lost from here to there; what it dropped itself has its own words."""
+    lost = [Missing(begins, ends, LOST_BY.get(note.why, DISK)) for begins, ends in lane.lost]
+    clipped = []
+    for one in (*lane.dropped, *lost):
+        begins, ends = max(one.first_seq, first), min(one.last_seq, last)
+        whole_range = (begins, ends) == (one.first_seq, one.last_seq)
+        if begins <= ends:
+            kinds = one.kinds if whole_range else {}
+            clipped.append(replace(one, first_seq=begins, last_seq=ends, kinds=kinds))
+    return clipped
+
+
+def _in_turn(claims: Iterable[Missing], known: list[tuple[int, int]]) -> list[Missing]:
+    """Without overlap: where two ranges meet, the first one of them holds. `known` grows by all of them."""
     kept: list[Missing] = []
-    for one in sorted(claims, key=lambda claim: claim.first_seq):
-        kept += _claim(one.first_seq, one.last_seq, one.why, taken)
+    for one in claims:
+        left = without(one.first_seq, one.last_seq, known)
+        known += left
+        kinds = one.kinds if left == [(one.first_seq, one.last_seq)] else {}
+        kept += [replace(one, first_seq=at, last_seq=to, kinds=kinds) for at, to in left]
     return kept

@@ -111,6 +111,8 @@ class Chapter:
     lines: tuple[Line, ...]
     lost: tuple[GapMark, ...] = ()
     """Gaps at its end."""
+    branch: tuple[GapMark, ...] = ()
+    """What the device lost of its own of the epoch before, where Cloudly has another writer's facts."""
     more_gaps: bool = False
     """There are more than a page shows."""
     whole: bool = True
@@ -149,6 +151,7 @@ def chapter(part: Part) -> Chapter:
         closed_at_ms=row["closed_at_ms"],
         lines=tuple(_lines(part, [one for one in marks if one[0] is not None])),
         lost=tuple(mark for at_n, mark in marks if at_n is None) if part.at_end else (),
+        branch=tuple(gap_mark(one) for one in json.loads(row["branch"])),
         more_gaps=part.more_gaps,
         whole=part.at_start,
     )
@@ -208,6 +211,11 @@ def gap_mark(row: Mapping[str, Any]) -> GapMark:
         since_ms=row["since_ms"],
         until_ms=row["until_ms"],
     )
+
+
+def branch_words(gap: GapMark) -> str:
+    """The same of facts under whose numbers Cloudly has another writer's."""
+    return f"of its own in the epoch before, beside another writer's: {gap_words(gap)}"
 
 
 def _offsets(facts: Iterable[Kept]) -> dict[str, int]:

@@ -85,7 +85,7 @@ def choose(found: Salvaged, wanted: Callable[[StreamInfo], bool], breadth: Bread
         lanes = {lane.value: _told(found, lane, [], []) for lane in Lane}
         return Load(breadth, [], [], [], found.streams, frozenset(), lanes)
     asked = {
-        info.name: _Story(info, found.lanes[info.lane].base.seq)
+        info.name: _Story(info)
         for info in found.streams
         if not info.ended or (breadth >= Breadth.WANTED_TOO and wanted(info))
     }
@@ -128,11 +128,20 @@ def stream_rows(load: Load, placed: dict[tuple[Lane, int], int]) -> list[StreamR
         elif info.name in load.whole:
             row = (1, NO_FACT, info.carried, info.belief)
         elif newest[machine] == attempt:
-            row = (1, NO_FACT, info.state if info.ended and info.state else LOST, "")
+            row = (1, NO_FACT, _ended_in(info) or LOST, "")
         else:
             continue
         rows.append(StreamRow(machine, attempt, info.lane, *row))
     return rows
+
+
+def _ended_in(info: StreamInfo) -> str:
+    """The state that a stream ended in; empty where the fact that says so is lost."""
+    if info.last_seq is None:
+        return ""
+    if info.last is not None:
+        return info.last.dst if info.last.seq == info.last_seq else ""
+    return info.carried if info.first_seq > info.last_seq else ""
 
 
 @dataclass
@@ -140,8 +149,6 @@ class _Story:
     """One stream that is needed, as it is read."""
 
     info: StreamInfo
-    trimmed: int
-    """Up to here its lane was trimmed."""
     facts: list[Fact] = field(default_factory=list)
     state: str = ""
     broken: bool = False
@@ -149,7 +156,7 @@ class _Story:
     def __post_init__(self) -> None:
         self.state = self.info.carried
         last = self.info.last_seq
-        self._awaits_end = None if last is None or last <= self.trimmed else last
+        self._awaits_end = None if last is None or last < self.info.first_seq else last
 
     def see(self, fact: Fact, trust: Trust) -> None:
         if trust is Trust.UNCOMMITTED:

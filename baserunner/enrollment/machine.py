@@ -5,6 +5,7 @@ Laws:
   asking again with the same secret gets the same node token.
 - `asking` means "Cloudly may have heard us". Its step looks into state.json first: the answer may already be there.
 - A refusal is final for the join token that was refused, and for nothing else.
+- A secret that has been enrolled with, by a copy of this disk or before it was restored, is never asked with again.
 - A device that was fenced enrolls as its host's own node, if that is another one, and in a new epoch of its journal.
 
 Source: DESIGN section 5, "Enrollment survives a lost answer".
@@ -52,6 +53,10 @@ CHART = Chart(
 # fmt: on
 
 
+SPENT = "enrollment-closed"
+"""Cloudly's word for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Enrollment:
     """What one enrollment believes."""
@@ -66,6 +71,8 @@ class Enrollment:
     retry_s: float = 0.0
     fenced: bool = False
     """Another device speaks as the node that this one was."""
+    spent: bool = False
+    """The enrollment secret was enrolled with by whoever had it too: it is of no use any more."""
     rejected: str = ""
     """Why this enrollment had to be: what Cloudly said when it no longer took the node token."""
 
@@ -77,13 +84,20 @@ def fold(believed: Enrollment, fact: Fact) -> Enrollment:
         case "identity-drawn" | "identity-lost" | "identity-found":
             return replace(believed, node_id=values["node_id"])
         case "register-requested":
+            fingerprint = values["token_fingerprint"]
             return replace(
-                believed, asks=believed.asks + 1, token_fingerprint=values["token_fingerprint"]
+                believed, asks=believed.asks + 1, token_fingerprint=fingerprint, spent=False
             )
         case "register-unanswered":
             return replace(believed, reason=values["reason"], retry_s=values["retry_s"])
         case "register-refused":
-            return replace(believed, reason=_besides(believed.rejected, values["reason"]))
+            spent = values.get("code") == SPENT
+            return replace(
+                believed,
+                reason=_besides(believed.rejected, values["reason"]),
+                spent=spent,
+                fenced=believed.fenced or spent,
+            )
         case "node-token-rejected":
             return replace(
                 believed,

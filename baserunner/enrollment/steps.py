@@ -84,8 +84,9 @@ class EnrollmentSteps:
         if token is None:
             return Happened("token-missing")
         identity = read_identity(self._home)
-        if identity is None or identity.enrollment != attempt.name:
-            identity = self._draw(attempt.name, identity, fenced=attempt.believed.fenced)
+        believed = attempt.believed
+        if identity is None or identity.enrollment != attempt.name or believed.spent:
+            identity = self._draw(attempt.name, identity, fenced=believed.fenced)
         return Happened(
             "register-requested",
             {"node_id": identity.node_id, "token_fingerprint": fingerprint(token)},

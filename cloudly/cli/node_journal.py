@@ -25,6 +25,7 @@ NodeArgument = Annotated[
     str, typer.Argument(metavar="NODE", help="Node id, the beginning of one, or host name.")
 ]
 NEWEST = 100
+BESIDE = "; these were the device's own, beside another writer's facts"
 
 
 def moment_ms(text: str, now_ms: int) -> int:
@@ -155,6 +156,7 @@ def _named(rows: list[dict[str, Any]], epoch: str | None) -> list[dict[str, Any]
 
 def _text(chapter: Chapter) -> Iterator[str]:
     """A chapter as lines for people."""
+    from cloudly.story import branch_words
     from interfaces.why import when
 
     yield shown(f"epoch {chapter.n} ({chapter.epoch}): {chapter.words}")
@@ -168,6 +170,8 @@ def _text(chapter: Chapter) -> Iterator[str]:
     yield f"    Cloudly heard of it {when(chapter.began_at_ms)}" + (
         f", it ended {when(chapter.closed_at_ms)}" if chapter.closed_at_ms is not None else ""
     )
+    for mark in chapter.branch:
+        yield shown(f"    ---- {branch_words(mark)} ----")
     for line in chapter.lines:
         yield from _marks(line.before)
         yield from _fact(line)
@@ -212,11 +216,15 @@ def gaps(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
 
     with opened(data_dir) as store:
         row = store.read(lambda db: reading.find(db, node))
-        rows = store.read(lambda db: story.gaps(db, row["id"]))
+        missing = store.read(lambda db: story.gaps(db, row["id"]))
+        branches = store.read(lambda db: story.branch_gaps(db, row["id"]))
+    rows = [one | {"branch": False} for one in missing] + [
+        one | {"branch": True} for one in branches
+    ]
     for one in rows:
         one["last_hash"] = one["last_hash"].hex() if one["last_hash"] else None
         one["kinds"] = _kinds(one["kinds"])
-        one["words"] = words(one["why"])
+        one["words"] = words(one["why"]) + (BESIDE if one["branch"] else "")
     if as_json:
         print_json(rows)
         return

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cloudly.problems import Refused
-from cloudly.story import gap_words
+from cloudly.story import branch_words, gap_words
 from cloudly.views import NodeView, ago
 from interfaces import why
 
@@ -65,6 +65,7 @@ class Pages:
         self._templates.globals["why_title"] = why.title
         self._templates.globals["why_told"] = why.told
         self._templates.globals["gap_words"] = gap_words
+        self._templates.globals["branch_words"] = branch_words
         self._templates.globals["exactly"] = exactly
 
     def render(self, template: str, now_ms: int, **values: Any) -> str:

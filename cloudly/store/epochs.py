@@ -8,6 +8,7 @@ from sqlite3 import Connection, Row
 
 from cloudly import epochs
 from cloudly.gaps import Missing
+from cloudly.store import heads
 from interfaces.journal import Lane
 
 
@@ -75,6 +76,7 @@ def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms:
     if before is None or before >= number:
         return
     known = {lane["lane"]: lane for lane in _lanes(db, node, before)}
+    branch: list[tuple[str, Missing]] = []
     for name in Lane:
         lane = known.get(name.value)
         ack, heard = (lane["ack_seq"], lane["head_seq"]) if lane is not None else (0, 0)
@@ -86,6 +88,34 @@ def began(db: Connection, node: int, number: int, note: epochs.Began, *, now_ms:
             (node, before, name.value, ack),
         )
         record(db, (node, before, name.value), lost, now_ms=now_ms)
+        branch += _branch(db, (node, before, name.value), note, ack)
+    db.execute("UPDATE epoch SET branch=? WHERE node=? AND n=?", (_text(branch), node, number))
+
+
+def _branch(
+    db: Connection, lane: tuple[int, int, str], note: epochs.Began, ack: int
+) -> list[tuple[str, Missing]]:
+    """What the device lost of its own facts where Cloudly has those of another writer. `lane`: as of `record`."""
+    told = note.lanes[lane[2]]
+    here = heads.hash_at(db, lane, told.head)
+    if here == told.hash or (here is None and note.why not in epochs.BRANCHED):
+        return []  # where its end is not here to compare, its facts may be the ones that are
+    return [(lane[2], one) for one in epochs.lost_of_branch(told, note, ack=ack)]
+
+
+def _text(branch: list[tuple[str, Missing]]) -> str:
+    """As rows of `lane_gap`, `kinds` in JSON of its own."""
+    names = ("first_seq", "last_seq", "why", "since_ms", "until_ms")
+    return json.dumps(
+        [
+            {"lane": lane, "kinds": _kinds(one), **{name: getattr(one, name) for name in names}}
+            for lane, one in branch
+        ]
+    )
+
+
+def _kinds(missing: Missing) -> str:
+    return json.dumps(missing.kinds, sort_keys=True)
 
 
 def _known_elsewhere(
@@ -126,7 +156,7 @@ def record(
         " last_seq=max(last_seq, excluded.last_seq)",
         [
             (*lane, one.first_seq, one.last_seq, now_ms, one.why,
-             json.dumps(one.kinds, sort_keys=True), one.since_ms, one.until_ms, one.last_hash, at_n)
+             _kinds(one), one.since_ms, one.until_ms, one.last_hash, at_n)
             for one in missing
         ],
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from sqlite3 import Connection
@@ -68,6 +69,18 @@ def save_known(db: Connection, node: int, heads: Heads | None) -> None:
     row = db.execute("SELECT n FROM epoch WHERE node=? AND epoch=?", (node, heads.epoch)).fetchone()
     if row is not None:
         save(db, node, row[0], heads)
+
+
+def hash_at(db: Connection, lane: tuple[int, int, str], seq: int) -> bytes | None:
+    """The hash of a fact that is here. `lane`: node, number of the epoch, name."""
+    row = db.execute(
+        "SELECT first_seq, last_seq, events FROM journal_chunk WHERE node=? AND epoch_n=? AND lane=? AND first_seq<=?"
+        " ORDER BY first_seq DESC LIMIT 1",
+        (*lane, seq),
+    ).fetchone()
+    if row is None or row[1] < seq:
+        return None
+    return bytes.fromhex(json.loads(row[2])[seq - row[0]]["hash"])
 
 
 def positions(db: Connection, node: int, epoch: str) -> dict[str, Position]:

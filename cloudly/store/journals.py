@@ -7,7 +7,6 @@ Rules:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from sqlite3 import Connection
@@ -48,6 +47,10 @@ class Place:
     lane: str
     now_ms: int
 
+    @property
+    def key(self) -> tuple[int, int, str]:
+        return self.node, self.epoch_n, self.lane
+
 
 def ingest(  # noqa: PLR0913 - whose batch, what was known, and what chance and time it gets
     db: Connection,
@@ -71,7 +74,7 @@ def ingest(  # noqa: PLR0913 - whose batch, what was known, and what chance and 
     place = Place(node, epoch_n, batch.lane, now_ms)
     try:
         verdict = judge(
-            batch, position.ack, lambda seq: _hash_at(db, place, seq), position.unreached
+            batch, position.ack, lambda seq: heads.hash_at(db, place.key, seq), position.unreached
         )
     except Refused as refused:
         problem = refused.problem
@@ -93,19 +96,8 @@ def _note_head(db: Connection, place: Place, batch: Batch) -> None:
         heads.save(db, place.node, place.epoch_n, Heads(batch.epoch, {place.lane: head}))
 
 
-def _hash_at(db: Connection, place: Place, seq: int) -> bytes | None:
-    row = db.execute(
-        "SELECT first_seq, last_seq, events FROM journal_chunk WHERE node=? AND epoch_n=? AND lane=? AND first_seq<=?"
-        " ORDER BY first_seq DESC LIMIT 1",
-        (place.node, place.epoch_n, place.lane, seq),
-    ).fetchone()
-    if row is None or row[1] < seq:
-        return None
-    return bytes.fromhex(json.loads(row[2])[seq - row[0]]["hash"])
-
-
 def _store(db: Connection, place: Place, verdict: Verdict) -> None:
-    key = (place.node, place.epoch_n, place.lane)
+    key = place.key
     before = _last_n(db, key)
     n = chunks.places((fact.event and fact.event.n for fact in verdict.fresh), before)
     epochs.record(db, key, verdict.missing, now_ms=place.now_ms, at_n=n[0] if n else before + 1)

@@ -30,8 +30,8 @@ def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable)
 
 
-def _added_text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False, server_default="")
+def _added_text(name: str, default: str = "") -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False, server_default=default)
 
 
 def _int(name: str, *, nullable: bool = False) -> sa.Column[int]:
@@ -123,6 +123,9 @@ epoch = _table(
     _added_text("predecessor"),  # the epoch that it follows, by the device's word
     _added_text("problem"),
     _added_text("kept_in"),
+    _added_text(
+        "branch", "[]"
+    ),  # what the device lost of its own where other facts are here: JSON as of `gaps`
     _int("carried_core", nullable=True),  # up to which seq its facts are copies
     _int("carried_log", nullable=True),
     _int("closed_at_ms", nullable=True),

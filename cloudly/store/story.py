@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -94,6 +95,26 @@ def gaps(db: Connection, node: int) -> list[dict[str, Any]]:
         (node,),
     )
     return [dict(row) for row in rows]
+
+
+def branch_gaps(db: Connection, node: int) -> list[dict[str, Any]]:
+    """What the node lost of its own where Cloudly has another writer's facts, as rows of `gaps`, in order."""
+    rows = db.execute(
+        "SELECT e.began_at_ms, e.branch, before.n, before.epoch FROM epoch e JOIN epoch before"
+        " ON before.node=e.node AND before.epoch=e.predecessor WHERE e.node=? AND e.branch!='[]' ORDER BY e.n",
+        (node,),
+    )
+    return [
+        {
+            "epoch_n": row["n"],
+            "epoch": row["epoch"],
+            "at_ms": row["began_at_ms"],
+            "last_hash": None,
+            **one,
+        }
+        for row in rows
+        for one in json.loads(row["branch"])
+    ]
 
 
 def gaps_between(  # noqa: PLR0913 - which lane, from where to where, and how many

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import httpx
 
 from cloudly.app import create_app
 from cloudly.settings import Settings
+from cloudly.store import story
 from cloudly.store.join_tokens import NewToken
 from cloudly.store.join_tokens import create as create_token
 from cloudly.store.store import FILE, Store
@@ -95,6 +97,10 @@ class Cloud:
         ]
 
     def gaps(self) -> list[dict[str, Any]]:
-        return self.rows(
-            "SELECT e.epoch, g.* FROM lane_gap g JOIN epoch e ON e.node=g.node AND e.n=g.epoch_n"
-        )
+        rows = self.rows("SELECT id FROM node")
+        return [
+            gap
+            for row in rows
+            for found in (story.gaps, story.branch_gaps)
+            for gap in self.store.read(partial(found, node=row["id"]))
+        ]

@@ -124,7 +124,9 @@ class Device:
         if not self.runs:
             return
         self._move_to_a_copy()
+        line, self.line.cut = self.line.cut, True
         await self.stop()
+        self.line.cut = line
         self._forget_old_disks()
 
     def reboot(self) -> None:
@@ -141,6 +143,7 @@ class Device:
     def _move_to_a_copy(self) -> None:
         self._look_at_anchor()
         before = self.data
+        self._ledger.gone.add(self.home)
         self._disks += 1
         shutil.copytree(before, self.data, ignore=shutil.ignore_patterns("*-shm", "*.lock"))
 
@@ -235,8 +238,10 @@ def watch(patch: pytest.MonkeyPatch, ledger: Ledger, names: dict[str, str]) -> N
     """From now on every journal that an agent opens is watched; `names`: whose directory is whose."""
 
     def take(journal: Watched, fact: Fact, soon: bool) -> None:  # noqa: FBT001
-        journal.taker = journal.taker or ledger.of(_owner(journal, names))
-        journal.taker(journal, fact, soon)
+        home = journal._reserve._path.parent
+        if home not in ledger.gone:
+            journal.taker = journal.taker or ledger.of(_owner(home, names))
+            journal.taker(journal, fact, soon)
 
     def begin_epoch(directory: Path, **how: Any) -> Any:
         began = succession.begin_epoch(directory, **how)
@@ -248,6 +253,5 @@ def watch(patch: pytest.MonkeyPatch, ledger: Ledger, names: dict[str, str]) -> N
     patch.setattr(epochs, "begin_epoch", begin_epoch)
 
 
-def _owner(journal: Watched, names: dict[str, str]) -> str:
-    place = str(journal._reserve._path)
-    return next((name for part, name in names.items() if f"/{part}/" in place), "?")
+def _owner(home: Path, names: dict[str, str]) -> str:
+    return next((name for part, name in names.items() if part in home.parts), "?")

@@ -55,6 +55,8 @@ class Ledger:
     written: list[Written] = field(default_factory=list)
     copies: dict[Content, list[tuple[str, str, int]]] = field(default_factory=dict)
     """Epoch, lane and seq of what a new epoch took over from the one before it."""
+    gone: set[Path] = field(default_factory=set)
+    """Disks that lost their power: what a task still writes there while it is stopped, nobody wrote."""
 
     def of(self, device: str) -> Callable[[Journal, Fact, bool], None]:
         """Takes down what this device writes; a synced fact makes all before it in its journal durable."""

@@ -17,7 +17,7 @@ from tests.fuzz.__main__ import run_many, summary
 from tests.fuzz.trace import ACTS, Trace, run_trace
 
 SECONDS = 60.0
-FOUND_ONCE = (1066, 2040, 2081, 2111, 2138, 3030, 3142, 4168)
+FOUND_ONCE = (1066, 2040, 2081, 2111, 2138, 3030, 3142, 4168, 102_418, 431_657_771)
 """Seeds of traces that found something, with what there was to befall them then."""
 TIGHT_ONCE = (6002, 6008)
 

@@ -134,6 +134,7 @@ class Crashes(RuleBasedStateMachine):
 
     @rule(cut=st.floats(0, 1))
     def lose_the_tail(self, cut: float) -> None:
+        self.beat(4, soon=True)
         wal = self._die() / "journal.db-wal"
         whole = wal.read_bytes() if wal.exists() else b""
         # A WAL has its working size from the start, so its newest facts are near its beginning.

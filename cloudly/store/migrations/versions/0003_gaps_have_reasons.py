@@ -18,6 +18,7 @@ def upgrade() -> None:
     """Columns are added where they are, so that a journal of any size stays in place."""
     for name in ("why", "predecessor", "problem", "kept_in"):
         _add("epoch", name, sa.Text(), default="")
+    _add("epoch", "branch", sa.Text(), default="[]")
     for name in ("carried_core", "carried_log", "closed_at_ms"):
         _add("epoch", name, Big)
     _add("lane", "head_hash", sa.LargeBinary())
