@@ -98,8 +98,9 @@ def _branch(
     """What the device lost of its own facts where Cloudly has those of another writer. `lane`: as of `record`."""
     told = note.lanes[lane[2]]
     here = heads.hash_at(db, lane, told.head)
-    if here == told.hash or (here is None and note.why not in epochs.BRANCHED):
-        return []  # where its end is not here to compare, its facts may be the ones that are
+    compared = here is not None and told.hash is not None
+    if here == told.hash if compared else note.why not in epochs.BRANCHED:
+        return []  # the facts that are here are, or may be, its own
     return [(lane[2], one) for one in epochs.lost_of_branch(told, note, ack=ack)]
 
 

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudly.export import verify
 from cloudly.gaps import explain, without
+from cloudly.store.story import branch_gaps
 from interfaces.journal import Gap
 from tests.cloudly.given import UUID, Device, Plane, code_of
 from tests.cloudly.test_restore import back_up, restore
@@ -229,8 +231,68 @@ async def test_the_end_that_a_journal_lost_is_a_gap_with_the_reason_of_its_succe
     assert gaps(plane, epoch_n=1) == [(7, 10, word)]
 
 
+async def test_what_the_device_dropped_itself_keeps_its_own_reason(
+    plane: Plane, device: Device
+) -> None:
+    await device.ship(device.batch(1, 2))
+    await device.beat()
+    core = {"head": 10, "acked": 2, "carried": [9, 10], "lost": [[3, 8]]}
+
+    await salvage(device, core=core | {"dropped": [gap(2, 6, kinds={"line": 4}), gap(6, 6, "age")]})
+
+    assert gaps(plane, epoch_n=1) == [(3, 6, "space"), (7, 8, "damage")]
+
+
+BRANCH = {"head": 8, "hash": "ab" * 32, "acked": 2, "carried": [7, 8], "lost": [[3, 6]]}
+
+
+@pytest.mark.parametrize(
+    ("why", "core", "shown"),
+    [
+        ("tail-lost", BRANCH, [(3, 6)]),
+        ("tail-lost", BRANCH | {"hash": None}, []),
+        ("tail-lost", BRANCH | {"head": 12}, []),
+        ("fenced", BRANCH | {"head": 12}, [(3, 6)]),
+        ("fenced", BRANCH | {"lost": [[3, 30]], "head": 12}, [(3, 10)]),
+    ],
+    ids=["another fact at its end", "no hash", "further than cloudly", "fenced", "clipped"],
+)
+async def test_what_a_device_lost_of_its_own_beside_another_writers_facts_is_shown(
+    plane: Plane, device: Device, why: str, core: dict[str, Any], shown: list[tuple[int, int]]
+) -> None:
+    await device.ship()
+    dropped = [gap(*core["lost"][0], kinds={"line": 4})]
+
+    note = {"why": why, "from": "epoch-1", "lanes": {"core": core | {"dropped": dropped}}}
+    await device.begins("epoch-2", **note).ship()
+
+    told = plane.store.read(lambda db: branch_gaps(db, 1))
+    assert [(one["first_seq"], one["last_seq"]) for one in told] == shown
+    assert all((one["why"], one["epoch_n"]) == ("space", 1) for one in told)
+    page = (await plane.client.get(f"/nodes/{UUID}")).text
+    assert ("beside another writer" in page) is bool(shown)
+    assert all(check.problems == [] for check in plane.store.read(lambda db: list(verify(db, 1))))
+
+
+async def test_the_same_facts_under_the_same_numbers_are_no_branch(
+    plane: Plane, device: Device
+) -> None:
+    await device.ship()
+    core = BRANCH | {"hash": device.hash_at("core", 8).hex()}
+
+    note = {"why": "fenced", "from": "epoch-1", "lanes": {"core": core}}
+    await device.begins("epoch-2", **note).ship()
+
+    assert plane.store.read(lambda db: branch_gaps(db, 1)) == []
+
+
 NOTES: list[Any] = [
     {},
+    {"why": "fenced", "from": "epoch-1", "lanes": {"core": {"hash": "zz", "lost": [[1, 9]], "dropped": "all"}}},
+    {"why": "fenced", "from": "epoch-1", "lanes": {"core": {"hash": 7, "head": 12, "lost": [[1, 9]], "dropped": [
+        None, [], {"first_seq": 1, "last_seq": 2**70, "why": "space"},
+        {"first_seq": 1, "last_seq": 2, "why": 7}, gap(9, 2),
+        gap(5, 9, kinds={"x": 2**70, "y": "many", "": -1}, since_ms=2**70, until_ms="then")]}}},
     {"why": 7, "from": ["epoch-1"], "lanes": [1], "carried": "all"},
     {"why": "salvaged", "from": "epoch-1", "lanes": {"core": {"lost": [[9, 5], [0, 3], [5, 2**63]]}}},
     {"why": "salvaged", "from": "epoch-1", "lanes": {"core": {"head": 2**63, "carried": [1, 2**63]}}},
