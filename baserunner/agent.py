@@ -57,6 +57,8 @@ class Agent:
     watchdog: Watchdog | None = None
     _misses: int = 0
     _next_beat_at: float = 0.0
+    _rest_s: float = RETRY_OPEN_S
+    """How long the journal is left alone after its last trouble."""
     _identity: Identity | None = None
     """The last one that was read."""
     _lives: int = 0
@@ -93,7 +95,7 @@ class Agent:
             raise
         except JournalProblem as problem:
             return self._next_epoch([problem])
-        life = Life(self.settings, journal, self.near)
+        life, began = Life(self.settings, journal, self.near), self.near.world.monotonic()
         troubles: list[BaseException] = []
         with journal:
             try:
@@ -106,18 +108,21 @@ class Agent:
                 self._identity = life.identity or self._identity
             if any(isinstance(trouble, NoSpace) for trouble in troubles):
                 make_room(journal)
+        self._epochs.lived(self.near.world.monotonic() - began)
         return self._next_epoch(troubles)
 
     def _next_epoch(self, troubles: list[BaseException]) -> str:
         """Begin one where that helps. Returns why nothing may be done, empty when it did."""
         said = "; ".join(dict.fromkeys(str(trouble) for trouble in troubles))
+        self._rest_s = RETRY_OPEN_S
+        over = next((one for one in troubles if isinstance(one, EpochOver)), None)
         damage = [one for one in troubles if isinstance(one, Damaged)]
-        for trouble in troubles:
-            if isinstance(trouble, EpochOver):
-                return self._epochs.begin(trouble)
-        if damage:  # what was seen; what to do about it is done here
+        if over is None and damage:  # what was seen; what to do about it is done here
             seen = "; ".join(dict.fromkeys(f"{one.tried}: {one.seen}" for one in damage))
-            return self._epochs.begin(EpochOver("salvaged", seen))
+            over = EpochOver("salvaged", seen)
+        if over is not None:
+            said = self._epochs.begin(over)
+            self._rest_s = max(RETRY_OPEN_S, self._epochs.rest_s)
         return said
 
     async def _say_open(self, epoch: str) -> None:
@@ -129,9 +134,14 @@ class Agent:
         self._state.tell(logging.INFO, log, f"journal open, epoch {epoch}; agent {__version__}")
 
     async def _be_degraded(self, reason: str) -> None:
-        if self.near.world.monotonic() >= self._next_beat_at:
-            await self._beat_degraded(reason)
-        await self.near.world.sleep(RETRY_OPEN_S)
+        world = self.near.world
+        until = world.monotonic() + self._rest_s
+        while True:
+            if world.monotonic() >= self._next_beat_at:
+                await self._beat_degraded(reason)
+            await world.sleep(RETRY_OPEN_S)
+            if world.monotonic() >= until:
+                return
 
     def _known_identity(self) -> Identity | None:
         """The one on disk, else the last one that was read there: the disk may be what has gone."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 FILE = "baseos-journal-anchor.json"
 KEPT = 8
 """Epochs in a row that may end before Cloudly has a fact of the next one."""
+MOST_BYTES = 16_384
+MOST_SEQ = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +93,58 @@ class Anchor:
         if self._path is None:
             return None
         try:
-            held = json.loads(self._path.read_bytes())
-            lanes = {
-                lane: Head(int(told["seq"]), bytes.fromhex(told["hash"]))
-                for lane in Lane
-                for told in [held["lanes"][lane.value]]
-            }
-            return Held(str(held["epoch"]), lanes, tuple(held.get("before", ())))
+            return _held(json.loads(_content(self._path)))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError,
+            ArithmeticError,
+            ValueError,
+            LookupError,
+            TypeError,
+            RecursionError,
+        ) as error:
             log.warning("the anchor %s says nothing: %s", self._path, type(error).__name__)
             return None
+
+
+def _content(path: Path) -> bytes:
+    """Of a plain file (a pipe must not hold up the agent), no more than an anchor has. Raises OSError, ValueError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no file")
+        return os.read(descriptor, MOST_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _held(said: dict[str, Any]) -> Held:
+    """Raises ValueError, LookupError, TypeError, ArithmeticError."""
+    heads = {}
+    for lane in Lane:
+        told = said["lanes"][lane.value]
+        heads[lane] = Head(_seq(told["seq"]), bytes.fromhex(told["hash"]))
+    before = [
+        {
+            "epoch": _epoch(one["epoch"]),
+            "lanes": {lane.value: _seq(one["lanes"][lane.value]) for lane in Lane},
+        }
+        for one in said.get("before", ())
+    ]
+    return Held(_epoch(said["epoch"]), heads, tuple(before[:KEPT]))
+
+
+def _seq(told: object) -> int:
+    if not isinstance(told, int) or not 0 <= told <= MOST_SEQ:
+        raise ValueError("it is no seq")
+    return told
+
+
+def _epoch(told: object) -> str:
+    if not isinstance(told, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", told):
+        raise ValueError("it is no epoch")
+    return told
 
 
 def _before(held: Held, epoch: str) -> tuple[dict[str, Any], ...]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from interfaces.world import World, now_ms
 from journal.facts import Stamp
 
+LAST_MS = 253_402_300_799_000
+"""The end of the calendar: who says that it is later has no clock to believe."""
+
 
 class Clock:
     def __init__(self, world: World) -> None:
@@ -19,6 +22,8 @@ class Clock:
 
     def told(self, time_ms: int) -> None:
         """Cloudly has said what time it is now."""
+        if not 0 <= time_ms <= LAST_MS:
+            return
         self._boot_id = self._world.boot_id()
         self._offset_ms = time_ms - self._mono_ms()
 

@@ -1,7 +1,8 @@
 """When a journal can no longer be continued, the next epoch begins: what is known goes on, what is not is told.
 
-A new epoch costs flash and makes a chapter that people read. Who says again and again that this journal is not the one
-(a broken proxy, a Cloudly that is not ours) gets a few, and then waits.
+A new epoch costs flash and makes a chapter that people read; opening the journal only to hear the same again costs too.
+Who says for ever that this journal is not the one (a broken proxy, a Cloudly that is not ours) gets a few epochs a day,
+and is asked less and less often.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from journal.succession import begin_epoch
 log = logging.getLogger(__name__)
 
 MOST, WITHIN_S = 5, 3600.0
+"""So many epochs may begin in this time."""
+SAID_WITHIN_S = 86_400.0
+"""The same, where nothing here is damaged and only somebody says that this journal is over."""
+FIRST_REST_S, MOST_REST_S = 10.0, 900.0
 
 
 class Epochs:
@@ -32,14 +37,22 @@ class Epochs:
         self._near = near
         self._anchor = Anchor(settings.anchor_dir)
         self._begun: deque[float] = deque(maxlen=MOST)
+        self.rest_s = 0.0
+        """How long to leave the journal closed; longer and longer while no epoch may begin."""
+
+    def lived(self, seconds: float) -> None:
+        """The journal was open for so long: if longer than it had been closed, that was no trouble of always."""
+        if seconds > self.rest_s:
+            self.rest_s = 0.0
 
     def begin(self, over: EpochOver) -> str:
         """Begin the next epoch; the journal is closed. Returns why that was not possible, empty when it was."""
         now = self._near.world.monotonic()
-        if len(self._begun) == MOST and now - self._begun[0] < WITHIN_S:
-            return (
-                f"{over}; and {MOST} epochs began within the last hour, so no other one begins yet"
-            )
+        within_s = WITHIN_S if over.why == "salvaged" else SAID_WITHIN_S
+        if len(self._begun) == MOST and now - self._begun[0] < within_s:
+            self.rest_s = min(max(FIRST_REST_S, self.rest_s * 2), MOST_REST_S)
+            hours = round(within_s / 3600)
+            return f"{over}; and {MOST} epochs began within {hours} h, so no other one begins yet"
         known = self._known()
         try:
             began = begin_epoch(
@@ -55,6 +68,7 @@ class Epochs:
         except JournalProblem as problem:
             return f"{over}; and a new epoch could not begin: {problem}"
         self._begun.append(now)
+        self.rest_s = 0.0
         log.warning(
             "epoch %s began after %s (%s): %d facts carried over, %d kept as evidence, %d lost, old files in %s",
             began.epoch, began.old_epoch or "an unreadable one", over, began.carried, began.evidence, began.lost,

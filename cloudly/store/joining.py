@@ -191,6 +191,10 @@ def _credential(db: Connection, node: int) -> Credential | None:
 
 def _new_credential(db: Connection, node: int, presented: bytes, ask: Ask) -> Credential:
     token = derive_node_token(ask.secret, node_id=ask.node_id, nonce=ask.nonce)
+    db.execute(
+        "INSERT OR IGNORE INTO former_token(hash, node) SELECT token_hash, node FROM credential WHERE node=?",
+        (node,),
+    )
     row = db.execute(
         "INSERT INTO credential(node, token_hash, generation, secret_hash, nonce, still_open,"
         " enrolled_at_ms) VALUES(?,?,1,?,?,1,?) ON CONFLICT(node) DO UPDATE SET"

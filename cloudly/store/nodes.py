@@ -12,6 +12,10 @@ from cloudly.store.heads import Heads
 from cloudly.tokens import fingerprint
 from cloudly.voices import Standing, Voice
 
+REPLACED = (
+    "This node has enrolled anew since with a fresh join token, and this node token is of before."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -54,7 +58,7 @@ class Beat:
 
 
 def authenticate(db: Connection, token_hash: bytes) -> Caller:
-    """Whose node token this is. Raises Refused (node-unknown, node-revoked)."""
+    """Whose node token this is. Raises Refused (node-unknown, node-revoked, fenced)."""
     row = db.execute(
         "SELECT n.id, n.node_id, n.revoked_at_ms, c.still_open, l.stable_hash, d.deployment,"
         " coalesce(d.generation, 0), v.epoch, v.writer"
@@ -63,7 +67,8 @@ def authenticate(db: Connection, token_hash: bytes) -> Caller:
         (token_hash,),
     ).fetchone()
     if row is None:
-        raise Refused("node-unknown")
+        former = db.execute("SELECT 1 FROM former_token WHERE hash=?", (token_hash,)).fetchone()
+        raise Refused("fenced" if former else "node-unknown", REPLACED if former else "")
     if row[2] is not None:
         raise Refused("node-revoked")
     return Caller(row[0], row[1], token_hash, bool(row[3]), row[4], row[5], row[6], row[7], row[8])

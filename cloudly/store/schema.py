@@ -92,6 +92,11 @@ credential = _table(
     _int("still_open"),
     _int("enrolled_at_ms"),
 )
+former_token = _table(
+    "former_token",
+    sa.Column("hash", sa.LargeBinary, primary_key=True),
+    sa.Column("node", Big, sa.ForeignKey("node.id"), nullable=False),
+)  # node tokens that a later enrollment replaced: who still has one is told so
 device = _table(
     "device",
     _node(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -87,6 +88,50 @@ def test_facts_that_a_power_cut_may_take_are_not_held(anchor: Anchor, place: Pat
 
         assert held["lanes"]["log"]["seq"] == 0
         assert journal.head(Lane.LOG).seq == 10
+
+
+def anchored(epoch: str = '"e"', seq: str = "9", before: str = "[]") -> bytes:
+    lane = f'{{"seq": {seq}, "hash": "{"00" * 32}"}}'
+    lanes = f'{{"core": {lane}, "log": {lane}}}'
+    return f'{{"epoch": {epoch}, "lanes": {lanes}, "before": {before}}}'.encode()
+
+
+HOSTILE = [
+    anchored(seq="1e999"),
+    anchored(seq="-5"),
+    anchored(seq="9" * 30),
+    anchored(epoch='"' + "x" * 5000 + '"'),
+    anchored(epoch='"\\ud800"'),
+    anchored(before='["x"]'),
+    anchored(before="5"),
+    b"[" * 10_000,
+    b" " * 1_000_000,
+]
+"""No agent wrote these: each of them ended the agent, or would have begun an epoch for nothing."""
+
+
+def test_a_pipe_in_the_anchors_place_holds_up_nobody(anchor: Anchor, place: Path) -> None:
+    os.mkfifo(place.parent / "outside" / FILE)
+
+    with open_at(place) as journal:
+        anchor.check(journal)
+
+    assert json.loads((place.parent / "outside" / FILE).read_text())["epoch"] == journal.epoch
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["with a journal", "with a new journal"])
+@pytest.mark.parametrize("content", HOSTILE, ids=range(len(HOSTILE)))
+def test_an_anchor_of_nonsense_stops_nothing(
+    anchor: Anchor, place: Path, content: bytes, *, is_new: bool
+) -> None:
+    (place.parent / "outside" / FILE).write_bytes(content)
+
+    with open_at(place) as journal:
+        if not is_new:
+            write_story(journal)
+        anchor.check(journal)
+
+    assert json.loads((place.parent / "outside" / FILE).read_text())["epoch"] == journal.epoch
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"epoch": 1}', b"\xff" * 10])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from baserunner.clock import Clock
 from interfaces.world import now_ms
@@ -50,5 +50,17 @@ def test_a_boot_forgets_what_it_was_told() -> None:
         world.reboot()
 
         assert clock.stamp().skew_ms is None
+
+    run_virtual(story)
+
+
+def test_a_time_beyond_the_calendar_is_nobodys_time_and_facts_still_fit_the_wire() -> None:
+    world = SimWorld("absurd", wall=datetime(1950, 1, 1, tzinfo=UTC))
+    clock = Clock(world)
+
+    async def story() -> None:
+        clock.told(2**53)  # the greatest that a heartbeat's answer may say
+
+        assert abs(clock.stamp().skew_ms or 0) <= 2**53  # the greatest that a fact may say
 
     run_virtual(story)

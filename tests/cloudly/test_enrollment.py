@@ -198,7 +198,7 @@ async def test_a_reflash_with_a_fresh_token_keeps_the_node_and_its_history(plane
     assert plane.node()["id"] == number
     assert len(plane.rows("transition")) == 1
     assert [row["epoch"] for row in plane.rows("epoch")] == ["epoch-1", "epoch-2"]
-    assert code_of(await before.beat()) == (401, "node-unknown")
+    assert code_of(await before.beat()) == (409, "fenced")
     assert (await after.beat()).status_code == 200
 
 

@@ -189,7 +189,10 @@ async def test_a_fenced_device_that_enrolls_anew_is_the_node_and_ends_the_alarm(
     assert plane.rows("fence") == []
     assert (await device.beat()).status_code == 200
     assert (await device.ship()).status_code == 200
-    assert code_of(await clone.beat()) == (401, "node-unknown")
+    told = await clone.beat()
+    assert code_of(told) == (409, "fenced")
+    assert "enrolled anew" in told.text
+    assert plane.rows("fence") == []  # it has lost its token, and disturbs nobody
 
 
 async def test_an_operator_may_say_that_it_is_settled(plane: Plane, device: Device) -> None:

@@ -77,6 +77,13 @@ def _tables() -> None:
         sqlite_strict=True,
     )
     op.create_table(
+        "former_token",
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        *_node("former_token"),
+        sa.PrimaryKeyConstraint("hash", name=op.f("pk_former_token")),
+        sqlite_strict=True,
+    )
+    op.create_table(
         "fence",
         *_node("fence"),
         sa.Column("count", Big, nullable=False),
