@@ -9,7 +9,6 @@ import pytest
 from cloudly.store import epochs as cloudly_epochs
 from cloudly.store import journals, voices
 from cloudly.voices import Standing
-from interfaces.world import RealWorld, now_ms
 from journal import carrying, retention
 from journal.facts import Lane
 from tests.fuzz import trace
@@ -17,17 +16,32 @@ from tests.fuzz.__main__ import run_many, summary
 from tests.fuzz.trace import ACTS, Trace, run_trace
 
 SECONDS = 60.0
-FOUND_ONCE = (1066, 2040, 2081, 2111, 2138, 3030, 3142, 4168, 102_418, 431_657_771)
+SEED = 20_000_000
+"""The same verdict for the same commit; new ground is for `make fuzz`, whose seed is the time of day."""
+FOUND_ONCE = (
+    1066,
+    2040,
+    2081,
+    2111,
+    2138,
+    3030,
+    3142,
+    4168,
+    100_184,
+    100_466,
+    102_418,
+    102_755,
+    431_657_771,
+)
 """Seeds of traces that found something, with what there was to befall them then."""
 TIGHT_ONCE = (6002, 6008)
 
 
 @pytest.mark.slow
 def test_whatever_befalls_nothing_is_lost_in_silence_and_every_queue_drains() -> None:
-    seed = now_ms(RealWorld()) % 1_000_000_000
-    print(f"seed {seed}")  # noqa: T201 - whoever reads a failure needs it
+    print(f"seed {SEED}")  # noqa: T201 - whoever reads a failure needs it
 
-    done, bad = run_many(seed, 1_000_000, SECONDS, 2)
+    done, bad = run_many(SEED, 1_000_000, SECONDS, 2)
 
     print(summary(done))  # noqa: T201
     befell = {what for one in done for what in one.befell}
