@@ -197,6 +197,28 @@ def test_a_log_stream_whose_beginning_was_trimmed_is_carried_with_its_state_and_
         assert verify(journal).ok
 
 
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_an_attempt_whose_end_was_lost_is_not_said_to_have_ended_where_its_trimmed_part_did(
+    place: Path, *, is_wanted: bool
+) -> None:
+    with open_at(place) as journal:
+        write_story(journal)
+        journal.ack(Lane.CORE, *journal.head(Lane.CORE))
+    with tampering(place) as foreign:
+        foreign.execute("UPDATE stream SET first_seq = 4, carried = 'applying'")
+        foreign.execute(
+            "UPDATE base SET seq = 3, hash = (SELECT hash FROM core WHERE seq = 3) WHERE lane = 'core'"
+        )
+        foreign.execute("DELETE FROM core")
+
+    begin(place, wanted=lambda _: is_wanted)
+
+    with open_at(place) as journal:
+        info = journal.stream("app-update/1")
+        assert info is not None
+        assert (info.state, info.ended) == ("lost", True)
+
+
 def test_facts_dropped_before_their_ack_are_told_as_lost_with_their_reason(place: Path) -> None:
     with open_at(place) as journal:
         beat(journal, 20)
