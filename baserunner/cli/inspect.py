@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from baserunner.cli import show
+from baserunner.cli.asked import File
 from baserunner.cli.clock import moment
 
 if TYPE_CHECKING:
@@ -85,17 +86,17 @@ Machine = Annotated[
 ]
 
 
-def why(machine: Machine = None, as_json: AsJson = False) -> None:  # noqa: FBT002
+def why(machine: Machine = None, as_json: AsJson = False, file: File = None) -> None:  # noqa: FBT002
     """Say why it is not finished."""
     from baserunner.cli.status import check
     from baserunner.why import explain_all
     from journal.lock import holder
 
-    with show.reader() as reader:
-        check(reader, show.home())
+    with show.reader(file) as reader:
+        check(reader, file or show.home())
         answers = explain_all(reader, machine)
         ended = "" if answers else _ended(reader, machine)
-    if answers and holder(show.home()) is None:
+    if answers and file is None and holder(show.home()) is None:
         typer.echo(
             "no agent runs here: nothing goes on until `baserunner run` is started", err=True
         )

@@ -51,7 +51,13 @@ def _facts(survey: Survey, filters: Asked, clock: Clock) -> Iterator[Fact]:
         return asked.facts(filters, survey)
     newest: list[Fact] = []
     end: int | None = None
-    for fact in islice(survey.each(asked.sought(filters, survey), newest=True), MOST):
+    for fact in islice(survey.each(asked.sought(filters, survey), newest=True), MOST + 1):
+        if len(newest) == MOST:
+            typer.echo(
+                f"only the newest {MOST} facts of that day: --since or -n say it otherwise",
+                err=True,
+            )
+            break
         at = clock.at(fact)
         end = at.ms if end is None else end
         if at.trusted and at.ms < end - USUAL_MS:

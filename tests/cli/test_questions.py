@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,25 @@ def test_why_says_that_nothing_goes_on_without_an_agent(lived: Device) -> None:
     assert "no agent runs" not in running.out + running.err
     assert "no agent runs here: nothing goes on until `baserunner run`" in dead.err
     assert "app-update/3 is applying" in dead.out
+
+
+def test_why_reads_a_copy_taken_off_a_device(lived: Device, tmp_path: Path) -> None:
+    with lived.writing() as tell:
+        lived.update(tell, 3, upto="applying")
+    copy = tmp_path / "copy"
+    shutil.copytree(lived.home, copy)
+    export = tmp_path / "export.ndjson"
+    lived("journal", "export", "--to", str(export))
+    own = lived("why").out
+    shutil.rmtree(lived.home)
+
+    for where in (copy, copy / "journal.db", export):
+        told = lived("why", "--file", str(where))
+
+        assert told.code == 0, told.err
+        assert told.out.splitlines()[:2] == own.splitlines()[:2]
+        assert "no agent runs" not in told.err
+    assert lived("why", "--file", str(tmp_path)).code == 1
 
 
 def test_an_update_that_needs_a_rollback_is_not_well(device: Device) -> None:
