@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -81,11 +82,25 @@ def test_every_make_target_in_a_page_is_in_the_menu() -> None:
     assert named <= menu
 
 
-def test_every_baserunner_command_in_the_readme_is_one() -> None:
-    shown = read("docs/cli.md")
+def commands(page: str) -> list[list[str]]:
+    """Each command of ours in the blocks of a page, in words."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", read(page), flags=re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [words for words in lines if words[:1] in (["baserunner"], ["cloudly"])]
 
-    for words in re.findall(r"^baserunner ([a-z]+(?: [a-z]+)?)", read("README.md"), re.MULTILINE):
-        assert re.search(rf"^#+ baserunner {words}$", shown, re.MULTILINE), words
+
+@pytest.mark.parametrize("page", ["README.md", "docs/journal.md"])
+def test_every_command_in_a_page_is_one_with_these_options(page: str) -> None:
+    helped = re.split(r"^#+ (.+)$", read("docs/cli.md"), flags=re.MULTILINE)
+    helps = dict(zip(helped[1::2], helped[2::2], strict=True))
+    found = commands(page)
+
+    assert len(found) >= 10
+    for words in found:
+        name = max((each for each in helps if words[: len(each.split())] == each.split()), key=len)
+        assert "Commands:" not in helps[name], words
+        for option in (word for word in words if re.match(r"--?[a-z]", word)):
+            assert re.search(rf"[ ,]{option}\b", helps[name]), words
 
 
 @pytest.mark.parametrize("page", [str(page) for page in PAGES])
