@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from baserunner.anchor import Anchor
+from baserunner.machines import MACHINES
 from baserunner.problems import EpochOver
 from baserunner.settings import Settings
 from baserunner.shared import Neighbours
@@ -62,6 +63,7 @@ class Epochs:
                 why=over.why,
                 problem=str(over),
                 wanted=self._still_needed(),
+                final=_is_final,
                 known=known,
                 epochs=[str(known["epoch"])] if known else [],
             )
@@ -97,6 +99,11 @@ class Epochs:
             return machine in floors and _attempt(info) >= floors[machine]
 
         return wanted
+
+
+def _is_final(info: StreamInfo) -> bool:
+    known = MACHINES.get(split_name(info.name)[0])
+    return known is not None and info.state in known.machine.chart.final
 
 
 def _attempt(info: StreamInfo) -> int:

@@ -46,7 +46,9 @@ def lines(db: Connection, node: int, node_id: str) -> Iterator[dict[str, Any]]:
     missing = story.gaps(db, node)
     for epoch in story.epochs(db, node):
         known = {name: value for name, value in epoch.items() if name != "node"}
-        yield {"epoch": known | {"branch": json.loads(epoch["branch"])}}
+        yield {
+            "epoch": known | {"branch": json.loads(epoch["branch"]), "hole": bool(epoch["hole"])}
+        }
         gaps = (gap for gap in missing if gap["epoch_n"] == epoch["n"])
         marks = [_Placed(gap["at_n"] or story.END, 0, {"gap": _plain(gap)}) for gap in gaps]
         facts = (

@@ -106,6 +106,8 @@ class Chapter:
     problem: str
     kept_in: str
     predecessor: str
+    hole: str
+    """What is missing before it, in a sentence: an epoch of which Cloudly has nothing. Empty: nothing is."""
     began_at_ms: int
     closed_at_ms: int | None
     lines: tuple[Line, ...]
@@ -147,6 +149,7 @@ def chapter(part: Part) -> Chapter:
         problem=row["problem"],
         kept_in=row["kept_in"],
         predecessor=row["predecessor"],
+        hole=hole_words(row["predecessor"]) if row["hole"] else "",
         began_at_ms=row["began_at_ms"],
         closed_at_ms=row["closed_at_ms"],
         lines=tuple(_lines(part, [one for one in marks if one[0] is not None])),
@@ -210,6 +213,13 @@ def gap_mark(row: Mapping[str, Any]) -> GapMark:
         kinds=tuple(sorted((kind, n) for kind, n in kinds.items() if whole(n) is not None)),
         since_ms=row["since_ms"],
         until_ms=row["until_ms"],
+    )
+
+
+def hole_words(predecessor: str) -> str:
+    return (
+        f"of epoch {predecessor[:12]}, which came before it, Cloudly has nothing: what the device did since the end of"
+        " what is here is missing, and nobody can say how much that is"
     )
 
 

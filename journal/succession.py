@@ -26,7 +26,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     why: str,
     problem: str,
     wanted: Callable[[StreamInfo], bool],
+    final: Callable[[StreamInfo], bool] = lambda _: False,
     known: Mapping[str, object] | None = None,
     epochs: Iterable[str] = (),
     points: Points = _no_points,
@@ -84,6 +85,7 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     """The journal must be closed in this process. Raises AlreadyRunning, NotWritable, NoSpace, Foreign.
 
     `wanted` is asked of the streams that have ended: which will be read again. The open ones are carried in any case.
+    `final` is asked where what is left does not say that a stream has ended: whether nothing may follow its state.
     `why` is salvaged, tail-lost, forked or fenced, `problem` a sentence; `known`, if anything outside this directory
     knew of an epoch, that `epoch` and how far its `lanes` had come; `epochs`: of which this journal may be, when it
     cannot say so itself. `points` hears every step (`finish`), and
@@ -97,6 +99,7 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     try:
         finish(directory)
         found = salvage(directory, epochs=epochs)
+        found = replace(found, streams=[_ended(info, final) for info in found.streams])
         epoch, decision = new_epoch(), _prepare(directory, found.epoch)
         told = {
             "why": why,
@@ -127,6 +130,13 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     counts = len(load.facts), len(load.evidence)
     broken = tuple(each.info.name for each in load.broken)
     return Succession(epoch, found.epoch, str(decision["kept_in"]), told, *counts, broken)
+
+
+def _ended(info: StreamInfo, final: Callable[[StreamInfo], bool]) -> StreamInfo:
+    """Damage may take the word that an attempt has ended; its last fact says so too."""
+    if info.last_seq is not None or info.last is None or not final(info):
+        return info
+    return replace(info, last_seq=info.last.seq)
 
 
 def finish(directory: Path, *, points: Points = _no_points) -> bool:

@@ -170,6 +170,8 @@ def _text(chapter: Chapter) -> Iterator[str]:
     yield f"    Cloudly heard of it {when(chapter.began_at_ms)}" + (
         f", it ended {when(chapter.closed_at_ms)}" if chapter.closed_at_ms is not None else ""
     )
+    if chapter.hole:
+        yield shown(f"    ---- {chapter.hole} ----")
     for mark in chapter.branch:
         yield shown(f"    ---- {branch_words(mark)} ----")
     for line in chapter.lines:
@@ -212,12 +214,14 @@ def gaps(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
     """Show what Cloudly will never get of a node's journal, and why."""
     from cloudly.gaps import words
     from cloudly.store import reading, story
+    from cloudly.story import hole_words
     from interfaces.why import when
 
     with opened(data_dir) as store:
         row = store.read(lambda db: reading.find(db, node))
         missing = store.read(lambda db: story.gaps(db, row["id"]))
         branches = store.read(lambda db: story.branch_gaps(db, row["id"]))
+        epochs = store.read(lambda db: story.epochs(db, row["id"]))
     rows = [one | {"branch": False} for one in missing] + [
         one | {"branch": True} for one in branches
     ]
@@ -225,8 +229,18 @@ def gaps(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
         one["last_hash"] = one["last_hash"].hex() if one["last_hash"] else None
         one["kinds"] = _kinds(one["kinds"])
         one["words"] = words(one["why"]) + (BESIDE if one["branch"] else "")
+    holes = [
+        {
+            "epoch_n": epoch["n"],
+            "epoch": epoch["predecessor"],
+            "why": "hole",
+            "words": hole_words(epoch["predecessor"]),
+        }
+        for epoch in epochs
+        if epoch["hole"]
+    ]
     if as_json:
-        print_json(rows)
+        print_json(rows + holes)
         return
     print_table(
         ("epoch", "lane", "from", "to", "facts", "noted", "reason", "kinds"),
@@ -236,8 +250,10 @@ def gaps(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
              ", ".join(f"{n} {kind}" for kind, n in one["kinds"].items()))
             for one in rows
         ],
-        empty="Nothing is missing.",
+        empty="No ranges are missing." if holes else "Nothing is missing.",
     )  # fmt: skip
+    for hole in holes:
+        typer.echo(shown(f"before epoch {hole['epoch_n']}: {hole['words']}"))
 
 
 def _kinds(text: str) -> dict[str, int]:

@@ -17,6 +17,10 @@ MOST_GAPS = 500
 """On one page."""
 MOST_EPOCHS = 100
 END = 2**62
+EPOCH = (
+    "SELECT e.*, e.predecessor<>'' AND NOT EXISTS"
+    " (SELECT 1 FROM epoch p WHERE p.node=e.node AND p.epoch=e.predecessor) AS hole FROM epoch e"
+)
 CHUNK = "SELECT epoch_n, lane, first_seq, first_n, received_at_ms, events FROM journal_chunk"
 
 
@@ -76,7 +80,7 @@ def page(
 
 def _epochs(db: Connection, node: int, upto: int) -> list[dict[str, Any]]:
     rows = db.execute(
-        "SELECT * FROM epoch WHERE node=? AND n<=? ORDER BY n DESC LIMIT ?",
+        f"{EPOCH} WHERE e.node=? AND e.n<=? ORDER BY e.n DESC LIMIT ?",
         (node, upto, MOST_EPOCHS),
     )
     return [dict(row) for row in rows]
@@ -84,7 +88,7 @@ def _epochs(db: Connection, node: int, upto: int) -> list[dict[str, Any]]:
 
 def epochs(db: Connection, node: int) -> list[dict[str, Any]]:
     """All lives of a node's journal, the oldest first."""
-    return [dict(row) for row in db.execute("SELECT * FROM epoch WHERE node=? ORDER BY n", (node,))]
+    return [dict(row) for row in db.execute(f"{EPOCH} WHERE e.node=? ORDER BY e.n", (node,))]
 
 
 def gaps(db: Connection, node: int) -> list[dict[str, Any]]:

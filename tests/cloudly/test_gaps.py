@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from cloudly.cli import app as cli
 from cloudly.export import verify
 from cloudly.gaps import explain, without
 from cloudly.store.story import branch_gaps
@@ -284,6 +286,27 @@ async def test_the_same_facts_under_the_same_numbers_are_no_branch(
     await device.begins("epoch-2", **note).ship()
 
     assert plane.store.read(lambda db: branch_gaps(db, 1)) == []
+
+
+async def test_an_epoch_that_never_came_is_named_by_the_one_that_follows_it(
+    plane: Plane, device: Device
+) -> None:
+    await device.ship()
+
+    await device.begins("epoch-3", why="salvaged", **{"from": "epoch-2"}).ship()
+
+    words = "of epoch epoch-2, which came before it, Cloudly has nothing"
+    page = (await plane.client.get(f"/nodes/{UUID}")).text
+    assert page.count(words) == 1
+    place = ["--data-dir", str(plane.directory)]
+    told = CliRunner().invoke(cli, ["node", "gaps", UUID, *place])
+    assert words in told.output
+    told = CliRunner().invoke(cli, ["node", "gaps", UUID, "--json", *place])
+    assert [(one["epoch_n"], one["why"]) for one in json.loads(told.output)] == [(2, "hole")]
+    assert words in CliRunner().invoke(cli, ["node", "journal", UUID, *place]).output
+
+    await device.begins("epoch-4", why="salvaged", **{"from": "epoch-3"}).ship()
+    assert (await plane.client.get(f"/nodes/{UUID}")).text.count("Cloudly has nothing") == 1
 
 
 NOTES: list[Any] = [

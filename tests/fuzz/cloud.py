@@ -96,6 +96,17 @@ class Cloud:
             for event in json.loads(row["events"])
         ]
 
+    def holes(self) -> tuple[dict[str, int], set[int]]:
+        """The number of each epoch, and of those before which Cloudly says that one is missing."""
+        epochs = [
+            epoch
+            for row in self.rows("SELECT id FROM node")
+            for epoch in self.store.read(partial(story.epochs, node=row["id"]))
+        ]
+        return {one["epoch"]: one["n"] for one in epochs}, {
+            one["n"] for one in epochs if one["hole"]
+        }
+
     def gaps(self) -> list[dict[str, Any]]:
         rows = self.rows("SELECT id FROM node")
         return [

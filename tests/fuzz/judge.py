@@ -64,6 +64,7 @@ def _losses(
     gaps = [(g["epoch"], g["lane"], g["first_seq"], g["last_seq"]) for g in cloud.gaps()]
     gaps += _named(events)
     on_its_way = _on_its_way(devices[0])
+    numbers, holes = cloud.holes()
     known = ledger.behind({*cloud.told.ends, *devices[0].anchored})
     for one in ledger.written:
         if not one.durable or one.device != devices[0].name:
@@ -76,7 +77,7 @@ def _losses(
         places = [(one.epoch, one.lane, one.seq), *ledger.copies.get(one.content, [])]
         if any(
             (e, la) == place[:2] and a <= place[2] <= b for e, la, a, b in gaps for place in places
-        ):
+        ) or (numbers[one.epoch] + 1 in holes if one.epoch in numbers else holes):
             verdict.shown_as_gaps += 1
         elif one.endangered and (one.epoch, one.lane, one.hash) not in known:
             verdict.unknowable += 1

@@ -219,6 +219,27 @@ def test_an_attempt_whose_end_was_lost_is_not_said_to_have_ended_where_its_trimm
         assert (info.state, info.ended) == ("lost", True)
 
 
+@pytest.mark.parametrize("known_final", [False, True])
+def test_an_attempt_in_a_final_state_has_ended_although_the_word_for_it_was_lost(
+    place: Path, *, known_final: bool
+) -> None:
+    with open_at(place) as journal:
+        write_story(journal)
+    with tampering(place) as foreign:
+        foreign.execute("DELETE FROM stream")
+
+    begin_epoch(
+        place, stamp=ticking(), new_epoch=lambda: NEW, why="salvaged", problem="", wanted=nothing,
+        final=lambda info: known_final and info.state in MACHINE.chart.final,
+    )  # fmt: skip
+
+    with open_at(place) as journal:
+        info = journal.stream("app-update/1")
+        assert info is not None
+        assert (info.state, info.ended) == ("succeeded", known_final)
+        assert verify(journal).ok
+
+
 def test_facts_dropped_before_their_ack_are_told_as_lost_with_their_reason(place: Path) -> None:
     with open_at(place) as journal:
         beat(journal, 20)
