@@ -31,6 +31,8 @@ FOUND_ONCE = (
     100_466,
     102_418,
     102_755,
+    20_000_438,
+    20_000_562,
     431_657_771,
 )
 """Seeds of traces that found something, with what there was to befall them then."""
