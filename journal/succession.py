@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from journal import schema
 from journal.connection import connect
@@ -36,6 +36,9 @@ from journal.facts import Stamp, StreamInfo
 from journal.lock import WriterLock
 from journal.problems import JournalProblem, NoSpace, NotWritable, translate
 from journal.reserve import Reserve
+
+if TYPE_CHECKING:
+    from journal.salvage import Salvaged
 
 BUILDING, NEXT, KEPT = "journal.succession", "journal.next", "kept"
 KEPT_FOLDERS = 3
@@ -91,15 +94,13 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     cannot say so itself. `points` hears every step (`finish`), and
     before them `built` and `decided`.
     """
-    from journal.salvage import salvage
     from journal.successor import write_what_fits
 
     now = stamp()
     lock = WriterLock(directory, since_ms=now.at_ms)
     try:
         finish(directory)
-        found = salvage(directory, epochs=epochs)
-        found = replace(found, streams=[_ended(info, final) for info in found.streams])
+        found = _salvaged(directory, epochs, final)
         epoch, decision = new_epoch(), _prepare(directory, found.epoch)
         told = {
             "why": why,
@@ -130,6 +131,15 @@ def begin_epoch(  # noqa: PLR0913 - each is a word of the note that explains the
     counts = len(load.facts), len(load.evidence)
     broken = tuple(each.info.name for each in load.broken)
     return Succession(epoch, found.epoch, str(decision["kept_in"]), told, *counts, broken)
+
+
+def _salvaged(
+    directory: Path, epochs: Iterable[str], final: Callable[[StreamInfo], bool]
+) -> Salvaged:
+    from journal.salvage import salvage
+
+    found = salvage(directory, epochs=epochs)
+    return replace(found, streams=[_ended(info, final) for info in found.streams])
 
 
 def _ended(info: StreamInfo, final: Callable[[StreamInfo], bool]) -> StreamInfo:
