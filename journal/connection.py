@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from journal.problems import NotDurable
@@ -36,10 +37,23 @@ SETTINGS: tuple[tuple[str, str | int, str | int], ...] = (
 # fmt: on
 
 
+class _Connection(sqlite3.Connection):
+    def execute(self, *asked: Any) -> sqlite3.Cursor:
+        """SQLite's message about a damaged schema quotes it; where that is no text, the module fails on the message."""
+        try:
+            return super().execute(*asked)
+        except UnicodeDecodeError as error:
+            raise sqlite3.DatabaseError(
+                "it quotes what is no text: the database is malformed"
+            ) from error
+
+
 def connect(path: Path, *, mode: str) -> sqlite3.Connection:
     """`mode` is SQLite's: ro, rw (never creates) or rwc."""
     address = f"file:{quote(str(path))}?psow=0&mode={mode}"
-    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=5.0)
+    return sqlite3.connect(
+        address, uri=True, isolation_level=None, timeout=5.0, factory=_Connection
+    )
 
 
 def settle(connection: sqlite3.Connection) -> None:

@@ -368,3 +368,19 @@ def test_what_was_open_goes_on_after_opening_again(place: Path) -> None:
         assert again.append("app-update/1", "apply-requested", "staged", "applying").n == 7
         assert again.head(Lane.LOG).seq == 4
         assert len(again.open_streams()) == 2
+
+
+@pytest.mark.parametrize("name", ["CAST(x'C2C2' AS TEXT)", "'log'"], ids=["no text", "text"])
+def test_a_schema_that_sqlite_quotes_in_its_complaint_is_damage(place: Path, name: str) -> None:
+    with open_at(place) as journal:
+        write_story(journal)
+    with tampering(place) as foreign:
+        foreign.execute("PRAGMA writable_schema=ON")
+        foreign.execute(
+            f"UPDATE sqlite_schema SET name={name}, sql='CREATE no sense' WHERE name='log'"
+        )  # noqa: S608
+
+    with pytest.raises(Damaged):
+        open_at(place)
+    with pytest.raises(Damaged), open_reader(place) as reader:
+        reader.facts()
