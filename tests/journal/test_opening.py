@@ -376,9 +376,8 @@ def test_a_schema_that_sqlite_quotes_in_its_complaint_is_damage(place: Path, nam
         write_story(journal)
     with tampering(place) as foreign:
         foreign.execute("PRAGMA writable_schema=ON")
-        foreign.execute(
-            f"UPDATE sqlite_schema SET name={name}, sql='CREATE no sense' WHERE name='log'"
-        )  # noqa: S608
+        garbled = f"UPDATE sqlite_schema SET name={name}, sql='CREATE no sense' WHERE name='log'"  # noqa: S608
+        foreign.execute(garbled)
 
     with pytest.raises(Damaged):
         open_at(place)

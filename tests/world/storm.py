@@ -88,7 +88,7 @@ class Storm:
             line.inner = WeatherTransport(line.inner, self.weathers[name], place.world)
 
     async def rage(self) -> None:
-        """Through all of its days, with an operator who sets the next release whenever the last one has ended."""
+        """Through all of its days, with an operator who sets the next release when the last one has ended."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._jump)
             tasks.start_soon(self._crash)
@@ -131,7 +131,9 @@ class Storm:
         number = 0
         while True:
             self._look_at_outcomes()
-            if all(state in CHART.final for state in self._deployments().values()):
+            # Where a rollback has failed too, the next release is what the node needs an operator for.
+            over = all(state in CHART.final for state in self._deployments().values())
+            if over or self.place.node().state == "needs-operator":
                 number += 1
                 behaviour = self.chance.choice(BEHAVIOURS) if number > 1 else "well"
                 self.place.set_release(f"1.{number}.0", policy=POLICY, behaviour=behaviour)
