@@ -39,7 +39,16 @@ from baserunner.watchdog import Watchdog
 from interfaces.heartbeat import HeartbeatRequest
 from interfaces.world import World, new_id, now_ms
 from journal.journal import Journal
-from journal.problems import AlreadyRunning, Damaged, JournalProblem, NoSpace, NotWritable
+from journal.problems import (
+    GOES_ON,
+    AlreadyRunning,
+    Damaged,
+    JournalProblem,
+    NoSpace,
+    NotWritable,
+)
+from journal.reader import open_reader
+from journal.verify import what_is_wrong
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +104,11 @@ class Agent:
             raise
         except JournalProblem as problem:
             return self._next_epoch([problem])
+        except Exception as error:
+            damage = self._damage_behind(error)
+            if damage is None:
+                raise
+            return self._next_epoch([damage])
         life, began = Life(self.settings, journal, self.near), self.near.world.monotonic()
         troubles: list[BaseException] = []
         with journal:
@@ -104,12 +118,31 @@ class Agent:
                     await life.run()
             except* (JournalProblem, IdentityProblem, EpochOver) as group:
                 troubles = flat(group)
+            except* Exception as group:
+                damage = self._damage_behind(group)
+                if damage is None:
+                    raise
+                troubles.append(damage)
             finally:
                 self._identity = life.identity or self._identity
             if any(isinstance(trouble, NoSpace) for trouble in troubles):
                 make_room(journal)
         self._epochs.lived(self.near.world.monotonic() - began)
         return self._next_epoch(troubles)
+
+    def _damage_behind(self, error: Exception) -> Damaged | None:
+        """An error in the face of a damaged journal is the journal's; None: it is whole, and the error is ours."""
+        try:
+            with open_reader(self.settings.home) as reader:
+                wrong = what_is_wrong(reader)
+        except Damaged as damage:
+            wrong = damage.seen
+        except JournalProblem:
+            wrong = ""
+        if not wrong:
+            return None
+        log.error("the journal is damaged: %s", wrong, exc_info=error)
+        return Damaged("go on with the journal", wrong, GOES_ON)
 
     def _next_epoch(self, troubles: list[BaseException]) -> str:
         """Begin one where that helps. Returns why nothing may be done, empty when it did."""

@@ -158,7 +158,7 @@ class Reading:
     def spans(self) -> list[StreamInfo]:
         """Every attempt of every machine, without its newest fact: one query for all of them."""
         return [
-            StreamInfo(f"{machine}/{attempt}", Lane(home), first, last, carried, belief, None)
+            StreamInfo(f"{machine}/{attempt}", _lane_of(home), first, last, carried, belief, None)
             for machine, attempt, home, first, last, carried, belief in self._rows(
                 self._streams, ()
             )
@@ -260,7 +260,7 @@ class Reading:
         _, _, home, first, last, *_ = rows[0]
         if lane == home:
             return first - 1, last or NEWEST
-        began = self._rows(_AT[Lane(home)], (first,))
+        began = self._rows(_AT[_lane_of(home)], (first,))
         return (self._seq_at(lane, began[0][1]) if began else 0), NEWEST
 
     def _seq_at(self, lane: Lane, n: int) -> int:
@@ -301,7 +301,7 @@ class Reading:
 
     def _info(self, row: Row) -> StreamInfo:
         machine, attempt, home, first, last, carried, belief = row
-        name, lane = f"{machine}/{attempt}", Lane(home)
+        name, lane = f"{machine}/{attempt}", _lane_of(home)
         if last is None:
             query = self._between(lane) + " AND stream = ? AND dst <> '' ORDER BY seq DESC LIMIT 1"
             newest = self._rows(query, (first - 1, NEWEST, name))
@@ -309,6 +309,14 @@ class Reading:
             newest = self._rows(self._between(lane), (last - 1, last))
         final = Fact(lane, *newest[0]) if newest else None
         return StreamInfo(name, lane, first, last, carried, belief, final)
+
+
+def _lane_of(told: str) -> Lane:
+    try:
+        return Lane(told)
+    except ValueError:
+        seen = f"a stream is said to be in a lane {told!r:.40}"
+        raise Damaged("read the streams", seen, GOES_ON) from None
 
 
 def asking(connection: sqlite3.Connection, tried: str) -> Rows:

@@ -299,3 +299,17 @@ def _follows(fact: Fact, prev: bytes) -> bool:
         return fact.follows(prev)
     except (TypeError, ValueError):  # a damaged row may hold anything
         return False
+
+
+def what_is_wrong(reading: Reading) -> str:
+    """What is wrong with a journal, in words; empty: it is whole.
+
+    Asked when a program has failed over it: a value of another type than any program wrote surfaces anywhere.
+    """
+    try:
+        problems = verify(reading).problems
+    except Damaged as damage:
+        return damage.seen
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        return f"a row holds what no program wrote ({error!r})"[:500]
+    return problems[0].what if problems else ""

@@ -177,13 +177,19 @@ def reader(path: Path | None = None) -> Iterator[Survey]:
     """A reader of the journal: the agent's own, or what is at `path`. Exits 1 with the reason."""
     from baserunner.cli.source import opened
     from journal.problems import Damaged, JournalProblem, NoJournal
+    from journal.verify import what_is_wrong
 
     where = path or home()
     if reason := barred(where) if path is None else unreadable(path):
         fail(reason, 1)
     try:
         with opened(where) as survey:
-            yield survey
+            try:
+                yield survey
+            except (TypeError, ValueError, KeyError, AttributeError):
+                if wrong := what_is_wrong(survey):
+                    raise Damaged(f"read {where}", wrong, "copy its files, then salvage") from None
+                raise
     except NoJournal:
         todo = (
             "the agent makes it when it starts; BASEOS_DATA_DIR says where its data is"

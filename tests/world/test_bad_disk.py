@@ -135,6 +135,50 @@ def test_a_broken_journal_is_kept_aside_and_life_goes_on_in_a_new_epoch(
     run_virtual(story)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE stream SET belief = 'no JSON', carried = 'staged' WHERE machine = 'app-update'",
+        "UPDATE core SET data = 'no JSON' WHERE seq = 2",
+        "UPDATE stream SET lane = 'gore' WHERE machine = 'enrollment'",
+    ],
+)
+def test_a_row_that_no_program_wrote_is_damage_and_life_goes_on(
+    tmp_path: Path, change: str
+) -> None:
+    async def story() -> None:
+        async with a_place(tmp_path) as place:
+            await something_to_do(place)
+            with closing(sqlite3.connect(place.home / "journal.db")) as other:
+                other.execute(change)
+                other.commit()
+
+            place.start_agent()
+
+            await it_is_well_again(place)
+
+    run_virtual(story)
+
+
+def test_an_error_of_the_program_over_a_whole_journal_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("a mistake of the program")
+
+    async def story() -> None:
+        async with a_place(tmp_path) as place:
+            await something_to_do(place)
+            epoch = place.epoch()
+            monkeypatch.setattr("baserunner.control.look_at_supervisor", fail)
+            with pytest.raises(BaseExceptionGroup) as failed:
+                await place.live()
+            assert failed.group_contains(TypeError, match="a mistake of the program")
+            assert place.epoch() == epoch
+
+    run_virtual(story)
+
+
 def test_a_journal_that_is_deleted_under_the_agent_stops_everything(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
