@@ -119,7 +119,8 @@ def _is_position(row: Record) -> bool:
 
 def _is_stream(row: Record) -> bool:
     ends = (int, type(None))
-    return _is(row, str, int, str, int, ends, str) and row[2] in _LANES and row[1] > 0
+    known = _is(row, str, int, str, int, ends, str) and row[2] in _LANES and row[1] > 0
+    return known and all(isinstance(belief, str) for belief in row[6:7])
 
 
 def _is_tombstone(row: Record) -> bool:
