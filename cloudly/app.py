@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from cloudly.balena.api import SupervisorApi
 from cloudly.http import answers
 from cloudly.http.device import DeviceApi
 from cloudly.http.headers import SafeHeaders
 from cloudly.http.live import Closing, Live
 from cloudly.http.page import Page
-from cloudly.http.supervisor import SupervisorApi
 from cloudly.problems import Refused
 from cloudly.settings import Settings
 from cloudly.store.store import Store

@@ -131,7 +131,7 @@ def apply(
     now, document = now_ms(world), policy.model_dump_json()
     release = wanted.define_release(db, new, now)
     if node is None:
-        wanted.set_default(db, release, document)
+        wanted.set_default(db, wanted.FIRST_FLEET, release, document)
         rows = [
             (row["id"], row["node_id"])
             for row in db.execute("SELECT id, node_id FROM node ORDER BY id")

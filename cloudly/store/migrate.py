@@ -15,10 +15,10 @@ from cloudly.problems import FromTheFuture
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision in `migrations/versions`; a test compares."""
 
-KNOWN = ("0001", "0002", "0003")
+KNOWN = ("0001", "0002", "0003", "0004")
 
 
 def revision(connection: sqlite3.Connection) -> str | None:

@@ -38,6 +38,10 @@ def _int(name: str, *, nullable: bool = False) -> sa.Column[int]:
     return sa.Column(name, Big, nullable=nullable)
 
 
+def _added_int(name: str, default: str) -> sa.Column[int]:
+    return sa.Column(name, Big, nullable=False, server_default=default)
+
+
 def _hash(name: str, *, nullable: bool = False, unique: bool = False) -> sa.Column[bytes]:
     return sa.Column(name, sa.LargeBinary, nullable=nullable, unique=unique)
 
@@ -59,6 +63,7 @@ join_token = _table(
     _int("created_at_ms"),
     _int("expires_at_ms", nullable=True),
     _int("revoked_at_ms", nullable=True),
+    _added_int("fleet", "1"),
 )
 join_use = _table(
     "join_use",
@@ -81,7 +86,16 @@ node = _table(
     _int("revoked_at_ms", nullable=True),
     _text("needs_operator", nullable=True),
     sa.Column("last_good", Big, sa.ForeignKey("release.id"), nullable=True),
+    _added_int("fleet", "1"),
 )
+fleet = _table(
+    "fleet",
+    sa.Column("id", Big, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    _int("created_at_ms"),
+    sa.Column("release", Big, sa.ForeignKey("release.id"), nullable=True),
+    _text("policy", nullable=True),
+)  # the first is where nodes are that nobody has put elsewhere
 credential = _table(
     "credential",
     _node(),
@@ -103,8 +117,32 @@ device = _table(
     _hash("key_hash", unique=True),
     _int("registered_at_ms"),
     _text("info"),
-    _text("report", nullable=True),
+    _text("report", nullable=True),  # all that it has reported, its differences merged
     _int("report_at_ms", nullable=True),
+    _added_text("name"),  # as the device calls itself
+    _hash("api_secret_hash", nullable=True),  # of the key of its own API, which nobody here needs
+)
+device_config = _table(
+    "device_config",
+    _node(),
+    sa.Column("name", sa.Text, primary_key=True),
+    _text("value"),
+)  # what a Supervisor found to be set on its host: given back to it in its target
+device_tag = _table(
+    "device_tag",
+    sa.Column("id", Big, primary_key=True),
+    _node(key=False),
+    _text("key"),
+    _text("value"),
+    sa.UniqueConstraint("node", "key"),
+)
+diagnosis = _table(
+    "diagnosis",
+    sa.Column("id", sa.Text, primary_key=True),
+    _node(key=False),
+    _int("asked_at_ms"),
+    _int("answered_at_ms", nullable=True),
+    _text("answer", nullable=True),
 )
 
 # -- nodes: hot
@@ -245,6 +283,9 @@ release = _table(
     sa.Column("commit_id", sa.Text, nullable=False, unique=True),
     _text("version"),
     _int("created_at_ms"),
+    _added_text("volumes", "{}"),
+    _added_text("networks", "{}"),
+    _text("compose", nullable=True),  # the document that it was made from, as it came
 )
 service = _table(
     "service",
@@ -258,6 +299,8 @@ release_service = _table(
     sa.Column("service", Big, sa.ForeignKey("service.id"), nullable=False),
     _text("image"),
     _text("labels"),
+    _added_text("environment", "{}"),
+    _added_text("composition", '{"restart":"always"}'),
     sa.UniqueConstraint("release", "service"),
 )
 deployment = _table(

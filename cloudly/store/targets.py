@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from cloudly.balena import TargetRelease, TargetService
+from cloudly.balena.target import TargetRelease, TargetService
 from interfaces.desired import AppTarget, DesiredState
 
 

@@ -16,8 +16,8 @@ from interfaces.desired import DesiredState
 RESTORED = (
     "Cloudly was restored from a backup: check the target, then set the release that is wanted"
 )
-DEFAULT = "default-release"
-"""Key in `meta`: the release of `cloudly release set --all`, for nodes that enroll later."""
+FIRST_FLEET = 1
+"""Where nodes are that nobody has put elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,24 +193,22 @@ def _has_it(db: Connection, new: Order) -> bool:
     return row[2] == "succeeded" or not row[3]
 
 
-def set_default(db: Connection, release: int, policy: str) -> None:
-    """What nodes that enroll later shall run. Raises BadOrder."""
+def set_default(db: Connection, fleet: int, release: int, policy: str) -> None:
+    """What nodes that enroll into this fleet later shall run. Raises BadOrder."""
     try:
         app_target(db, release, policy, "any", None)
     except ValidationError as problem:
         raise _untellable(problem) from None
-    value = json.dumps({"release": release, "policy": policy})
-    db.execute(
-        "INSERT INTO meta VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
-        (DEFAULT, value),
-    )
+    db.execute("UPDATE fleet SET release=?, policy=? WHERE id=?", (release, policy, fleet))
 
 
 def order_default(db: Connection, node: int, *, deployment: str, now_ms: int) -> None:
-    row = db.execute("SELECT value FROM meta WHERE key=?", (DEFAULT,)).fetchone()
-    if row is not None:
-        default = json.loads(row[0])
-        order(db, Order(node, default["release"], default["policy"], deployment, now_ms))
+    """What its fleet shall run, if anything."""
+    row = db.execute(
+        "SELECT f.release, f.policy FROM node n JOIN fleet f ON f.id=n.fleet WHERE n.id=?", (node,)
+    ).fetchone()
+    if row is not None and row[0] is not None:
+        order(db, Order(node, row[0], row[1], deployment, now_ms))
 
 
 def order_again(db: Connection, node: int, *, deployment: str, now_ms: int) -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import Request
 
+from interfaces.target_verdict import TargetRejectedError
 from simulators.supervisor import actions, container_config
 from simulators.supervisor.express import Answer, body_of, failed, send_html, send_json, send_text
 from simulators.supervisor.locks import UpdatesLockedError
 from simulators.supervisor.state import VERSION
 from simulators.supervisor.target import read_local_target
-from simulators.supervisor.verdict import TargetRejectedError
 
 if TYPE_CHECKING:
     from simulators.supervisor.supervisor import Supervisor

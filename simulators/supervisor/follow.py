@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from interfaces.target_verdict import TargetRejectedError
 from interfaces.world import new_id
 from simulators.supervisor.settings import TRUE, Settings
 from simulators.supervisor.sources import SourceUnavailableError, TargetSource
 from simulators.supervisor.target import Target, read_target
-from simulators.supervisor.verdict import TargetRejectedError
 
 if TYPE_CHECKING:
     from simulators.supervisor.supervisor import Supervisor

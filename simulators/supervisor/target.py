@@ -1,7 +1,7 @@
 """A target state: what the backend wants the device to run, as the Supervisor understands it once it has accepted it.
 
 Rules:
-- A target is accepted or rejected as a whole (`verdict.py`); what stands here has been accepted.
+- A target is accepted or rejected as a whole (`interfaces/target_verdict.py`); what stands here has been accepted.
 - The config's names lose their `RESIN_`/`BALENA_` prefix; values are strings, as they came.
 
 Source: `backend/target-state.example.json` and the recorded target states.
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from simulators.supervisor.verdict import TargetRejectedError, faults_of
+from interfaces.target_verdict import TargetRejectedError, faults_of
 
 CONFIG_PREFIXES: Final = ("RESIN_", "BALENA_")
 

@@ -337,7 +337,7 @@ async def test_a_release_that_cannot_be_told_to_a_node_is_refused_and_nothing_is
 
     assert (await wanted(device))["version"] == "1.0.0"
     assert [row["version"] for row in plane.rows("release")] == ["1.0.0"]
-    assert "default-release" not in {row["key"] for row in plane.rows("meta")}
+    assert [row["release"] for row in plane.rows("fleet")] == [None]
 
 
 async def test_the_order_that_a_node_has_already_changes_nothing(plane: Plane) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from cloudly.balena import device_name, etag, matches
-from simulators.supervisor.verdict import faults_of
+from cloudly.balena.target import device_name, etag, matches
+from interfaces.target_verdict import faults_of
 from tests.cloudly.given import DIGEST, UUID, Plane, bearer, code_of, commit_of
 
 pytestmark = pytest.mark.anyio

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
+from interfaces.target_verdict import TargetRejectedError
 from simulators.supervisor.target import read_target
-from simulators.supervisor.verdict import TargetRejectedError
 from tests.simulators.lab import RECORDINGS, UUID
 
 NOT_SIMULATED: Final = {

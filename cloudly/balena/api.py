@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from cloudly.balena import etag, matches, target_state
+from cloudly.balena.target import etag, matches, target_state
 from cloudly.batch import malformed
 from cloudly.http.body import read_body
 from cloudly.http.device import MAX_HEARTBEAT, join_token_of, parse
