@@ -25,6 +25,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "token-expired":     (403, "The join token has expired."),
     "token-revoked":     (403, "The join token was revoked."),
     "token-used-up":     (403, "The join token is used up."),
+    "registered-already": (409, "This device is registered with another key."),
     "enrollment-closed": (409, "This enrollment is closed: the node has used its node token."),
     "node-unknown":      (401, "The node token is not known."),
     "node-revoked":      (401, "The node was revoked."),

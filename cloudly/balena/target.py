@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 APP_ID = 1
 APP_NAME = "baseos"
@@ -32,12 +33,24 @@ class TargetRelease:
     services: tuple[TargetService, ...]
 
 
-def target_state(
-    *, uuid: str, name: str, app_uuid: str, release: TargetRelease | None, withdrawn: bool = False
-) -> bytes:
-    """The body of `GET /device/v3/<uuid>/state`. Withdrawn: the app stays, with its volumes, and has no release."""
-    apps = {} if release is None and not withdrawn else {app_uuid: _app(release)}
-    document = {uuid: {"name": device_name(name, uuid), "config": {}, "apps": apps}}
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a node's Supervisor is told."""
+
+    name: str
+    release: TargetRelease | None
+    withdrawn: bool = False
+    """There was a release, and it is not wanted any more: the app stays, with its volumes, and has no release."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """What its Supervisor found to be set on the host: given back, or it is dropped there."""
+
+
+def target_state(*, uuid: str, app_uuid: str, target: Target) -> bytes:
+    """The body of `GET /device/v3/<uuid>/state`."""
+    release = target.release
+    apps = {} if release is None and not target.withdrawn else {app_uuid: _app(release)}
+    name = device_name(target.name, uuid)
+    document = {uuid: {"name": name, "config": dict(target.config), "apps": apps}}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -67,6 +67,8 @@ class DeviceAsk:
     info: str
     now_ms: int
     deployment: str
+    exchange: bool = False
+    """It knows that it is registered, and wants this key instead of the one that is known."""
     agent_version: str = ""
     hostname: str = ""
 
@@ -116,44 +118,98 @@ def _begin_epoch(db: Connection, node: int, ask: Ask) -> None:
         wanted.order_again(db, node, deployment=ask.deployment, now_ms=ask.now_ms)
 
 
-def register_device(db: Connection, ask: DeviceAsk) -> int:
-    """The device id of a Supervisor's registration. Raises Refused."""
+def register_device(db: Connection, ask: DeviceAsk) -> int | None:
+    """The device id; None: its uuid is registered with another key, and it did not say that it knows.
+
+    Raises Refused; then nothing is used up.
+    """
     presented = fingerprint(ask.api_key)
+    present = _device_key(db, ask.node_id)
+    if present is not None and present != presented:
+        admission, _ = _judge(db, ask, Half.SUPERVISOR, presented)
+        if admission is Admission.REPEAT:
+            raise Refused(
+                "token-used-up", "This device registered anew since; it needs a fresh one."
+            )
+        if not ask.exchange:
+            return None
     admission, node = _admit(db, ask, Half.SUPERVISOR, presented)
     if admission is not Admission.REPEAT:
-        db.execute(
-            "INSERT INTO device(node, key_hash, registered_at_ms, info) VALUES(?,?,?,?)"
-            " ON CONFLICT(node) DO UPDATE SET key_hash=excluded.key_hash,"
-            " registered_at_ms=excluded.registered_at_ms, info=excluded.info",
-            (node, presented, ask.now_ms, ask.info),
-        )
+        _new_device_key(db, node, presented, ask)
     return node
+
+
+def _device_key(db: Connection, node_id: str) -> bytes | None:
+    row = db.execute(
+        "SELECT d.key_hash FROM device d JOIN node n ON n.id=d.node WHERE n.node_id=?", (node_id,)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def _new_device_key(db: Connection, node: int, presented: bytes, ask: DeviceAsk) -> None:
+    """What the Supervisor reported before is forgotten: another life begins, which reports anew."""
+    db.execute(
+        "INSERT INTO device(node, key_hash, registered_at_ms, info) VALUES(?1,?2,?3,?4)"
+        " ON CONFLICT(node) DO UPDATE SET key_hash=?2, registered_at_ms=?3, report=NULL, report_at_ms=NULL,"
+        " api_secret_hash=NULL, info=CASE ?4 WHEN '{}' THEN info ELSE ?4 END",
+        (node, presented, ask.now_ms, ask.info),
+    )
+
+
+def join_token(db: Connection, token: str) -> JoinToken | None:
+    """What is known of a join token; None: it is none."""
+    row = db.execute(
+        "SELECT id, uses_left, expires_at_ms, revoked_at_ms FROM join_token WHERE hash=?",
+        (fingerprint(token),),
+    ).fetchone()
+    return None if row is None else JoinToken(*row)
+
+
+def find_device(db: Connection, token: str, node_id: str, *, now_ms: int) -> int:
+    """The id of a device that this join token may still exchange the key of. Raises Refused."""
+    known = join_token(db, token)
+    node = db.execute(STANDING, (node_id,)).fetchone()
+    if known is None or node is None:
+        raise Refused("token-unknown")
+    used = db.execute(USE[Half.SUPERVISOR], (known.id, node["id"])).fetchone()
+    if (
+        used is None
+    ):  # then the exchange will be a new use: whether there is one left is decided here
+        admit(known, None, presented=b"", now_ms=now_ms)
+    elif known.revoked_at_ms is not None:
+        raise Refused("token-revoked")
+    return int(node["id"])
+
+
+def _judge(
+    db: Connection, ask: Ask | DeviceAsk, half: Half, presented: bytes
+) -> tuple[Admission, JoinToken]:
+    """Whether one half of a node is admitted, and as what; nothing is written. Raises Refused."""
+    token = join_token(db, ask.join_token)
+    node = db.execute(STANDING, (ask.node_id,)).fetchone()
+    used = token and node and db.execute(USE[half], (token.id, node["id"])).fetchone()
+    use = Use(used[0]) if used else None
+    standing = _standing(node, half)
+    admission = admit(token, use, standing, presented=presented, now_ms=ask.now_ms)
+    assert token is not None  # noqa: S101 - admit refuses a missing one
+    return admission, token
 
 
 def _admit(
     db: Connection, ask: Ask | DeviceAsk, half: Half, presented: bytes
 ) -> tuple[Admission, int]:
     """Admit or refuse one half of a node; a new use is recorded and, if need be, the node created."""
-    row = db.execute(
-        "SELECT id, uses_left, expires_at_ms, revoked_at_ms FROM join_token WHERE hash=?",
-        (fingerprint(ask.join_token),),
-    ).fetchone()
-    token = None if row is None else JoinToken(*row)
-    node = db.execute(STANDING, (ask.node_id,)).fetchone()
-    used = token and node and db.execute(USE[half], (token.id, node[0])).fetchone()
-    use = Use(used[0]) if used else None
-    standing = _standing(node, half)
-    admission = admit(token, use, standing, presented=presented, now_ms=ask.now_ms)
-    assert token is not None  # noqa: S101 - admit refuses a missing one
+    admission, token = _judge(db, ask, half, presented)
+    row = db.execute("SELECT id FROM node WHERE node_id=?", (ask.node_id,)).fetchone()
     if admission is Admission.REPEAT:
-        return admission, int(node[0])
-    node_n = int(node[0]) if node else _create(db, ask)
+        return admission, int(row[0])
+    node = int(row[0]) if row else _create(db, ask, token)
     if admission is Admission.NEW_USE:
         db.execute("UPDATE join_token SET uses_left=uses_left-1 WHERE id=?", (token.id,))
         # A fresh token is the operator's yes, also for a node that was revoked before; nothing else is.
-        db.execute("UPDATE node SET revoked_at_ms=NULL WHERE id=?", (node_n,))
-    db.execute(RECORD[half], (token.id, node_n, presented, ask.now_ms))
-    return admission, node_n
+        db.execute("UPDATE node SET revoked_at_ms=NULL WHERE id=?", (node,))
+    db.execute(RECORD[half], (token.id, node, presented, ask.now_ms))
+    return admission, node
 
 
 def _standing(node: Row | None, half: Half) -> Standing:
@@ -165,11 +221,12 @@ def _standing(node: Row | None, half: Half) -> Standing:
     )
 
 
-def _create(db: Connection, ask: Ask | DeviceAsk) -> int:
+def _create(db: Connection, ask: Ask | DeviceAsk, token: JoinToken) -> int:
+    """A node in the fleet of its join token, with what that fleet shall run."""
     row = db.execute(
-        "INSERT INTO node(node_id, hostname, device_type, agent_version, created_at_ms)"
-        " VALUES(?,?,?,?,?) RETURNING id",
-        (ask.node_id, ask.hostname, ask.device_type, ask.agent_version, ask.now_ms),
+        "INSERT INTO node(node_id, hostname, device_type, agent_version, created_at_ms, fleet)"
+        " VALUES(?,?,?,?,?, (SELECT fleet FROM join_token WHERE id=?)) RETURNING id",
+        (ask.node_id, ask.hostname, ask.device_type, ask.agent_version, ask.now_ms, token.id),
     ).fetchone()
     wanted.order_default(db, int(row[0]), deployment=ask.deployment, now_ms=ask.now_ms)
     return int(row[0])

@@ -155,10 +155,6 @@ def save_presence(db: Connection, seen: dict[int, tuple[int, str]]) -> None:
     )
 
 
-def save_device_report(db: Connection, node: int, report: str, at_ms: int) -> None:
-    db.execute("UPDATE device SET report=?, report_at_ms=? WHERE node=?", (report, at_ms, node))
-
-
 def stable_hash(agent_version: str, stable: bytes) -> bytes:
     """Of the part of a report that is worth a write when it changes."""
     return hashlib.sha256(agent_version.encode() + b"\0" + stable).digest()[:16]

@@ -119,6 +119,7 @@ device = _table(
     _text("info"),
     _text("report", nullable=True),  # all that it has reported, its differences merged
     _int("report_at_ms", nullable=True),
+    _int("seen_at_ms", nullable=True),  # its last request
     _added_text("name"),  # as the device calls itself
     _hash("api_secret_hash", nullable=True),  # of the key of its own API, which nobody here needs
 )

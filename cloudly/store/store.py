@@ -36,6 +36,7 @@ from cloudly.store import (
     wanted,
 )
 from cloudly.store.connection import connect
+from cloudly.store.devices import Devices
 from cloudly.store.group import MAX_BATCH, Group
 from cloudly.voices import Standing
 from interfaces.desired import DesiredState
@@ -76,6 +77,7 @@ class Store:
         self.app_uuid = self._once(
             "app-uuid", prefix="a"
         )  # of digits only, a Supervisor removes it for ever
+        self.devices = Devices(connection, self._group, self.app_uuid)
 
     @classmethod
     def open(cls, directory: Path, world: World, *, serves: bool = True) -> Store:
@@ -118,9 +120,6 @@ class Store:
             heads.save_known(db, known[0], self._heads.get(known[0]))
         return joining.enroll(db, ask)
 
-    async def register_device(self, ask: joining.DeviceAsk) -> int:
-        return await self._group.write(partial(joining.register_device, ask=ask))
-
     def authenticate(self, token_hash: bytes) -> nodes.Caller:
         return self.read(lambda db: nodes.authenticate(db, token_hash))
 
@@ -143,11 +142,16 @@ class Store:
         else:
             self._unsaved[caller.node] = (heartbeat.at_ms, heartbeat.reported)
             self._note_heads(heartbeat)
-        if self._unsaved and self._world.monotonic() - self._saved_at >= PRESENCE_EVERY_S:
-            self._keep(await self._group.write(self._save_presence))
+        await self.save_presence_if_due()
         if caller.generation < heartbeat.observed_generation <= MOST_OBSERVED:
             return await self._overtake(heartbeat)
         return caller
+
+    async def save_presence_if_due(self) -> None:
+        """Now and then, what is only in memory goes to the database."""
+        unsaved = self._unsaved or self.devices.unsaved
+        if unsaved and self._world.monotonic() - self._saved_at >= PRESENCE_EVERY_S:
+            self._keep(await self._group.write(self._save_presence))
 
     def _beat(self, db: sqlite3.Connection, heartbeat: nodes.Beat) -> Standing:
         node = heartbeat.caller.node
@@ -235,11 +239,6 @@ class Store:
         except sqlite3.OperationalError as problem:
             raise StoreUnavailable(f"nothing was read: {problem}") from problem
 
-    async def save_device_report(self, node: int, report: str, at_ms: int) -> None:
-        await self._group.write(
-            partial(nodes.save_device_report, node=node, report=report, at_ms=at_ms)
-        )
-
     # -- operators, and who watches
 
     def write_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -270,9 +269,11 @@ class Store:
 
     def _save_presence(self, db: sqlite3.Connection) -> int:
         nodes.save_presence(db, self._unsaved)
+        self.devices.save(db)
         for node, known in self._heads.items():
             heads.save_known(db, node, known)
         self._unsaved, self._heads = {}, {}
+        self.devices.saved()
         self._saved_at = self._world.monotonic()
         return incarnation.raise_count(db)
 

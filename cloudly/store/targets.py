@@ -6,18 +6,19 @@ import json
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from cloudly.balena.target import TargetRelease, TargetService
+from cloudly.balena.target import Target, TargetRelease, TargetService
 from interfaces.desired import AppTarget, DesiredState
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What a node's Supervisor is told."""
+class Ingredients:
+    """What a target state is made of: equal ones make the same bytes."""
 
+    device: int
     name: str
-    release: TargetRelease | None
+    release: int | None
     withdrawn: bool
-    """There was a release, and it is not wanted any more."""
+    config: str
 
 
 def target_release(db: Connection, release: int) -> TargetRelease:
@@ -63,14 +64,21 @@ def app_target(
     )
 
 
-def target_of(db: Connection, node: int) -> Target:
-    """What a node should run, for its Supervisor."""
+def ingredients(db: Connection, node: int) -> Ingredients:
+    """A release never changes, so its number is enough."""
     row = db.execute(
-        "SELECT n.hostname, p.release, d.node FROM node n LEFT JOIN desired d ON d.node=n.id"
+        "SELECT CASE coalesce(b.name, '') WHEN '' THEN n.hostname ELSE b.name END, p.release, d.node IS NOT NULL,"
+        " (SELECT json_group_object(c.name, c.value) FROM"
+        "  (SELECT name, value FROM device_config WHERE node=n.id ORDER BY name) c)"
+        " FROM node n LEFT JOIN device b ON b.node=n.id LEFT JOIN desired d ON d.node=n.id"
         " LEFT JOIN deployment p ON p.deployment=d.deployment WHERE n.id=?",
         (node,),
     ).fetchone()
-    name, release, had_one = row
-    if release is None:
-        return Target(name, None, withdrawn=had_one is not None)
-    return Target(name, target_release(db, release), withdrawn=False)
+    return Ingredients(node, row[0], row[1], bool(row[2]) and row[1] is None, row[3])
+
+
+def target_of(db: Connection, node: int) -> Target:
+    """What a node should run, for its Supervisor."""
+    made_of = ingredients(db, node)
+    release = None if made_of.release is None else target_release(db, made_of.release)
+    return Target(made_of.name, release, made_of.withdrawn, json.loads(made_of.config))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
 from cloudly.balena.target import device_name, etag, matches
+from cloudly.problems import StoreUnavailable
+from cloudly.tokens import fingerprint
 from interfaces.target_verdict import faults_of
 from tests.cloudly.given import DIGEST, UUID, Plane, bearer, code_of, commit_of
 
 pytestmark = pytest.mark.anyio
 
 KEY = "5016ddb664b64d5685d6560d4ec35bef"
+OTHER_KEY = "9f229a2251bc4722a350477271954d59"
 REGISTRATION: dict[str, Any] = {
     "application": 1001,
     "uuid": UUID,
@@ -33,8 +38,22 @@ async def register(plane: Plane, token: str, **changes: Any) -> httpx.Response:
     )
 
 
-async def state(plane: Plane, **headers: str) -> httpx.Response:
-    return await plane.client.get(f"/device/v3/{UUID}/state", headers=bearer(KEY) | headers)
+async def state(plane: Plane, key: str = KEY, **headers: str) -> httpx.Response:
+    return await plane.client.get(f"/device/v3/{UUID}/state", headers=bearer(key) | headers)
+
+
+async def report(plane: Plane, parts: dict[str, Any]) -> httpx.Response:
+    return await plane.client.patch("/device/v3/state", json={UUID: parts}, headers=bearer(KEY))
+
+
+async def look_up(plane: Plane, key: str) -> httpx.Response:
+    asked = {"$select": "id", "$filter": f"uuid eq '{UUID}'"}
+    return await plane.client.get("/v7/device", params=asked, headers=bearer(key))
+
+
+async def exchange(plane: Plane, device: int, token: str, key: str) -> httpx.Response:
+    path = f"/api-key/device/{device}/device-key"
+    return await plane.client.post(path, json={"apiKey": key}, headers=bearer(token))
 
 
 async def test_registration_is_answered_with_201_and_a_number(plane: Plane) -> None:
@@ -205,7 +224,8 @@ async def test_a_state_report_is_kept_as_it_came_but_for_the_key_in_it(plane: Pl
 
     assert (answer.status_code, answer.text) == (200, "OK")
     kept = plane.rows("device")[0]["report"]
-    assert json.loads(kept) == {UUID: {"ip_address": "192.0.2.2", "apps": {"a": {"releases": {}}}}}
+    assert json.loads(kept) == {"ip_address": "192.0.2.2", "apps": {"a": {"releases": {}}}}
+    assert plane.rows("device")[0]["api_secret_hash"] == fingerprint("CANARY-1bdce32d")
 
 
 @pytest.mark.parametrize(
@@ -220,13 +240,261 @@ async def test_a_device_reports_for_itself_only(plane: Plane, body: dict[str, An
     assert plane.rows("device")[0]["report"] is None
 
 
-async def test_a_fresh_token_replaces_the_key_of_a_reflashed_device(plane: Plane) -> None:
+async def test_a_fresh_token_replaces_the_key_of_a_reflashed_device_by_an_exchange(
+    plane: Plane,
+) -> None:
     first = await register(plane, plane.join_token())
+    device, token = first.json()["id"], plane.join_token()
+    await report(plane, {"status": "Idle"})
 
-    again = await register(plane, plane.join_token(), api_key="k" * 32)
+    conflict = await register(plane, token, api_key=OTHER_KEY)
+    by_key = await look_up(plane, OTHER_KEY)
+    by_token = await look_up(plane, token)
+    used_before = plane.rows("join_token")[1]["uses_left"]
+    exchanged = await exchange(plane, device, token, OTHER_KEY)
 
-    assert again.json() == first.json()
+    assert code_of(conflict) == (409, "registered-already")
+    assert code_of(by_key) == (401, "node-unknown")
+    assert (by_token.status_code, by_token.json()) == (200, {"d": [{"id": device}]})
+    assert (used_before, plane.rows("join_token")[1]["uses_left"]) == (1, 0)
+    assert (exchanged.status_code, exchanged.text) == (200, OTHER_KEY)
     assert code_of(await state(plane)) == (401, "node-unknown")
+    assert (await state(plane, OTHER_KEY)).status_code == 200
+    assert (await look_up(plane, OTHER_KEY)).json() == {"d": [{"id": device}]}
+    assert plane.rows("device")[0]["report"] is None  # another life, which reports anew
+
+
+async def test_an_exchange_whose_answer_was_lost_is_answered_again(plane: Plane) -> None:
+    device = (await register(plane, plane.join_token())).json()["id"]
+    token = plane.join_token()
+    await exchange(plane, device, token, OTHER_KEY)
+
+    again = await exchange(plane, device, token, OTHER_KEY)
+
+    assert (again.status_code, again.text) == (200, OTHER_KEY)
+    assert (await state(plane, OTHER_KEY)).status_code == 200
+
+
+async def test_a_copy_of_an_older_disk_does_not_get_its_key_back(plane: Plane) -> None:
+    old = plane.join_token()
+    device = (await register(plane, old)).json()["id"]
+    await exchange(plane, device, plane.join_token(), OTHER_KEY)
+
+    again = await register(plane, old)
+    exchanged = await exchange(plane, device, old, KEY)
+
+    assert code_of(again) == code_of(exchanged) == (401, "token-used-up")
+    assert (await state(plane, OTHER_KEY)).status_code == 200
+
+
+async def test_no_token_and_no_use_left_find_and_exchange_nothing(plane: Plane) -> None:
+    device = (await register(plane, plane.join_token())).json()["id"]
+    spent, revoked, expired = plane.join_token(), plane.join_token(), plane.join_token(lasts_ms=0)
+    await register(plane, spent, uuid="d914fb90f7b9400bb7bf8fabf790030d", api_key="k" * 32)
+    plane.revoke_token(3)
+
+    for token in (spent, revoked, expired, "bjt_unknown"):
+        assert (await look_up(plane, token)).status_code in {401, 403}
+        assert (await exchange(plane, device, token, OTHER_KEY)).status_code == 401
+    assert (await state(plane)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "asked", ["", "uuid eq 'x' or 1 eq 1", "id eq 1", f"uuid eq '{UUID}' ", "uuid eq ''"]
+)
+async def test_other_odata_questions_are_refused_and_not_guessed(plane: Plane, asked: str) -> None:
+    await register(plane, plane.join_token())
+
+    answer = await plane.client.get("/v7/device", params={"$filter": asked}, headers=bearer(KEY))
+
+    assert code_of(answer) == (400, "malformed")
+
+
+async def test_what_a_supervisor_found_set_on_its_host_comes_back_in_its_target(
+    plane: Plane,
+) -> None:
+    device = (await register(plane, plane.join_token())).json()["id"]
+    before = await state(plane)
+
+    for value in ("900000", "60000"):
+        told = {"device": device, "name": "RESIN_SUPERVISOR_POLL_INTERVAL", "value": value}
+        answer = await plane.client.post(
+            "/v7/device_config_variable", json=told, headers=bearer(KEY)
+        )
+
+    after = await state(plane)
+    assert (answer.status_code, isinstance(answer.json()["id"], int)) == (201, True)
+    assert after.json()[UUID]["config"] == {"RESIN_SUPERVISOR_POLL_INTERVAL": "60000"}
+    assert after.headers["etag"] != before.headers["etag"]
+    assert faults_of(after.json()[UUID], UUID) == ()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"name": "BAD-NAME", "value": "1"},
+        {"name": "9", "value": "1"},
+        {"name": "X", "value": 1},
+        {"name": "X", "value": None},
+        {"name": "X", "value": "1", "device": 77},
+    ],
+)
+async def test_a_setting_that_would_spoil_the_whole_target_is_refused(
+    plane: Plane, told: dict[str, Any]
+) -> None:
+    device = (await register(plane, plane.join_token())).json()["id"]
+    before = await state(plane)
+
+    answer = await plane.client.post(
+        "/v7/device_config_variable", json={"device": device} | told, headers=bearer(KEY)
+    )
+
+    assert answer.status_code in {400, 401, 422}
+    assert (await state(plane)).content == before.content
+
+
+async def test_a_device_may_name_itself(plane: Plane) -> None:
+    device = (await register(plane, plane.join_token())).json()["id"]
+
+    answer = await plane.client.patch(
+        f"/v7/device({device})", json={"device_name": "lab-initial"}, headers=bearer(KEY)
+    )
+    other = await plane.client.patch(
+        f"/v7/device({device + 1})", json={"device_name": "x"}, headers=bearer(KEY)
+    )
+
+    assert (answer.status_code, answer.text) == (200, "OK")
+    assert code_of(other) == (401, "node-mismatch")
+    assert (await state(plane)).json()[UUID]["name"] == "lab-initial"
+
+
+async def test_tags_are_kept_and_given_back(plane: Plane) -> None:
+    device = (await register(plane, plane.join_token())).json()["id"]
+    asked = {"$select": "id,tag_key,value", "$filter": f"device eq {device}"}
+
+    none = await plane.client.get("/v7/device_tag", params=asked, headers=bearer(KEY))
+    for told in ({"place": "hall", "lab_tag": "v1"}, {"lab_tag": "v2"}):
+        answer = await plane.client.patch("/device/v3/tags", json={UUID: told}, headers=bearer(KEY))
+    kept = await plane.client.get("/v7/device_tag", params=asked, headers=bearer(KEY))
+
+    assert (none.status_code, none.json()) == (200, {"d": []})
+    assert answer.status_code == 200
+    assert {row["tag_key"]: row["value"] for row in kept.json()["d"]} == {
+        "place": "hall",
+        "lab_tag": "v2",
+    }
+    assert all(isinstance(row["id"], int) for row in kept.json()["d"])
+
+
+@pytest.mark.parametrize("told", [{"a b": "1"}, {"a": 1}, {"": "1"}, [], {"k": {"a": "1"}}])
+async def test_bad_tags_change_nothing(plane: Plane, told: Any) -> None:
+    await register(plane, plane.join_token())
+
+    answer = await plane.client.patch("/device/v3/tags", json={UUID: told}, headers=bearer(KEY))
+
+    assert code_of(answer) == (422, "malformed")
+    assert plane.rows("device_tag") == []
+
+
+async def test_reports_are_differences_and_a_part_is_replaced_as_a_whole(plane: Plane) -> None:
+    await register(plane, plane.join_token())
+
+    await report(plane, {"status": "Idle", "apps": {"a": {"releases": {"r1": {}, "r2": {}}}}})
+    await report(plane, {"apps": {"a": {"release_uuid": "r2", "releases": {"r2": {}}}}})
+
+    assert json.loads(plane.rows("device")[0]["report"]) == {
+        "status": "Idle",
+        "apps": {"a": {"release_uuid": "r2", "releases": {"r2": {}}}},
+    }
+
+
+async def test_measurements_cost_no_write_and_are_not_lost_when_cloudly_ends(plane: Plane) -> None:
+    await register(plane, plane.join_token())
+    await report(plane, {"status": "Idle", "cpu_usage": 1})
+    commits = plane.store.version()[0]
+
+    await report(plane, {"cpu_usage": 50, "memory_usage": 700})
+
+    assert plane.store.version()[0] == commits
+    later = plane.again()
+    assert json.loads(later.rows("device")[0]["report"]) == {
+        "status": "Idle",
+        "cpu_usage": 50,
+        "memory_usage": 700,
+    }
+    later.end()
+
+
+async def test_a_report_merges_into_measurements_that_are_only_in_memory(plane: Plane) -> None:
+    await register(plane, plane.join_token())
+    await report(plane, {"status": "Idle"})
+
+    await report(plane, {"cpu_usage": 50})
+    await report(plane, {"status": "Updating"})
+
+    assert json.loads(plane.rows("device")[0]["report"]) == {"status": "Updating", "cpu_usage": 50}
+
+
+async def test_a_report_that_was_overtaken_is_not_merged(plane: Plane) -> None:
+    await register(plane, plane.join_token())
+    release = anyio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'{"' + UUID.encode() + b'": {"status"'
+        await release.wait()
+        yield b': "old"}}'
+
+    async with anyio.create_task_group() as tasks:
+        answers: list[httpx.Response] = []
+
+        async def send_slowly() -> None:
+            answers.append(
+                await plane.client.patch("/device/v3/state", content=slow(), headers=bearer(KEY))
+            )
+
+        tasks.start_soon(send_slowly)
+        await anyio.lowlevel.checkpoint()
+        await report(plane, {"status": "new"})
+        release.set()
+
+    assert code_of(answers[0]) == (503, "busy")
+    assert json.loads(plane.rows("device")[0]["report"]) == {"status": "new"}
+
+
+async def test_more_than_is_kept_of_one_device_is_refused(plane: Plane) -> None:
+    await register(plane, plane.join_token())
+
+    for part in range(5):
+        answer = await report(plane, {f"part{part}": "x" * 60_000})
+
+    assert code_of(answer) == (413, "too-large")
+    assert sorted(json.loads(plane.rows("device")[0]["report"])) == [f"part{n}" for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", f"/device/v3/{UUID}/state"),
+        ("PATCH", "/device/v3/state"),
+        ("PATCH", "/device/v3/tags"),
+        ("POST", "/v7/device_config_variable"),
+        ("POST", "/device/register"),
+    ],
+)
+async def test_a_supervisor_is_never_told_when_to_ask_again(
+    plane: Plane, method: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register(plane, plane.join_token())
+
+    def failing(*_: object, **__: object) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(plane.store, "read", failing)
+
+    answer = await plane.client.request(method, path, headers=bearer(KEY), json={})
+
+    assert code_of(answer) == (503, "busy")
+    assert "retry-after" not in answer.headers
 
 
 async def test_tags_and_names_are_as_the_rfc_and_the_supervisor_want_them() -> None:

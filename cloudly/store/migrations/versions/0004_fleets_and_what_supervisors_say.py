@@ -23,6 +23,7 @@ def upgrade() -> None:
     _add("release", "compose", sa.Text())
     _add("release_service", "environment", sa.Text(), default="{}")
     _add("release_service", "composition", sa.Text(), default='{"restart":"always"}')
+    _add("device", "seen_at_ms", Big)
     _add("device", "name", sa.Text(), default="")
     _add("device", "api_secret_hash", sa.LargeBinary())
     _tables()

@@ -1,0 +1,110 @@
+"""How a Supervisor becomes known: registration, and what it asks when it seems to be registered already.
+
+Rules (recorded in supervisor/backend):
+- The Supervisor draws uuid and key itself. 201 with a numeric id; the same pair may ask again.
+- A uuid that is registered with another key gets 409, if the join token would admit it. The Supervisor then looks
+  itself up and exchanges the key, which is when a use of the join token is consumed.
+- What the join token does not admit is 401. After a 409 with both look-ups refused a Supervisor draws a NEW uuid at
+  each retry (ghost devices), so whoever got 409 is also answered by `GET /v7/device`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, StringConstraints, TypeAdapter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from cloudly.balena.door import Door, route
+from cloudly.balena.odata import asked_uuid
+from cloudly.http.device import join_token_of
+from cloudly.problems import Refused
+from cloudly.store.joining import DeviceAsk
+from interfaces.wire import Wire
+from interfaces.world import new_id
+
+Key = Annotated[SecretStr, Field(min_length=16, max_length=128)]
+
+
+class DeviceRegistration(Wire):
+    """The body of `POST /device/register`."""
+
+    uuid: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{32}|[0-9a-f]{62})$")]
+    api_key: Key
+    device_type: str = Field(default="", max_length=100)
+    supervisor_version: str = Field(default="", max_length=100)
+    os_version: str = Field(default="", max_length=200)
+    os_variant: str = Field(default="", max_length=100)
+
+
+class KeyExchange(Wire):
+    """The body of `POST /api-key/device/<id>/device-key`."""
+
+    api_key: Key = Field(alias="apiKey")
+
+
+REGISTRATION = TypeAdapter(DeviceRegistration)
+EXCHANGE = TypeAdapter(KeyExchange)
+
+
+class Registration:
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def routes(self) -> list[Route]:
+        return [
+            route("/device/register", self.register, "POST"),
+            route("/v7/device", self.look_up, "GET"),
+            route("/api-key/device/{device:int}/device-key", self.exchange_key, "POST"),
+        ]
+
+    async def register(self, request: Request) -> Response:
+        join_token = join_token_of(request, self._door.store)
+        asked = await self._door.json(request, REGISTRATION)
+        ask = DeviceAsk(
+            join_token=join_token,
+            node_id=asked.uuid,
+            api_key=asked.api_key.get_secret_value(),
+            device_type=asked.device_type,
+            info=asked.model_dump_json(exclude={"api_key", "uuid"}),
+            now_ms=self._door.now_ms(),
+            deployment=new_id(self._door.world),
+        )
+        device = await self._admitted(ask)
+        if device is None:
+            raise Refused("registered-already")
+        return JSONResponse({"id": device, "uuid": asked.uuid}, 201)
+
+    async def look_up(self, request: Request) -> Response:
+        """`GET /v7/device?$select=id&$filter=uuid eq '…'`, with the device key or with the join token."""
+        key, uuid = self._door.key(request), asked_uuid(request.query_params)
+        now_ms = self._door.now_ms()
+        device = self._door.store.devices.find(uuid, key, now_ms=now_ms)
+        return JSONResponse({"d": [] if device is None else [{"id": device}]})
+
+    async def exchange_key(self, request: Request) -> Response:
+        join_token = join_token_of(request, self._door.store)
+        asked = await self._door.json(request, EXCHANGE)
+        key = asked.api_key.get_secret_value()
+        uuid = self._door.store.devices.uuid_of(request.path_params["device"])
+        ask = DeviceAsk(
+            join_token=join_token,
+            node_id=uuid,
+            api_key=key,
+            device_type="",
+            info="{}",
+            now_ms=self._door.now_ms(),
+            deployment=new_id(self._door.world),
+            exchange=True,
+        )
+        await self._admitted(ask)
+        return PlainTextResponse(key)
+
+    async def _admitted(self, ask: DeviceAsk) -> int | None:
+        """The device's id; None: it is registered with another key. Raises Refused (401)."""
+        try:
+            return await self._door.store.devices.register(ask)
+        except Refused as refused:
+            raise Refused(refused.problem.code, refused.problem.detail, status=401) from None

@@ -1,0 +1,182 @@
+"""What Supervisors say and are told: reports, settings, names, tags, targets.
+
+Rules:
+- A report is merged in the transaction that keeps it, so that two of them cannot lose one another.
+- Measurements and the time of the last request stay in memory and go out with the presence of nodes.
+- A target is made once for what it is made of: the same rows give the same bytes and the same ETag.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from sqlite3 import Connection
+from typing import Any
+
+from cloudly.balena.report import Difference, merge
+from cloudly.balena.target import etag, target_state
+from cloudly.problems import Refused
+from cloudly.store import joining, targets
+from cloudly.store.group import Group
+from cloudly.tokens import fingerprint
+
+KEPT_TARGETS = 2_000
+"""Targets of some 2 KB each; nodes of one fleet share none, for each holds its uuid."""
+
+
+class Devices:
+    def __init__(self, connection: Connection, group: Group, app_uuid: str) -> None:
+        self._connection = connection
+        self._group = group
+        self._app_uuid = app_uuid
+        self._targets: OrderedDict[targets.Ingredients, tuple[bytes, str]] = OrderedDict()
+        self._measured: dict[int, tuple[int, str]] = {}
+        self._seen: dict[int, int] = {}
+
+    def target(self, device: int, uuid: str) -> tuple[bytes, str]:
+        """The body of the target state and its ETag."""
+        made_of = targets.ingredients(self._connection, device)
+        known = self._targets.get(made_of)
+        if known is None:
+            target = targets.target_of(self._connection, device)
+            body = target_state(uuid=uuid, app_uuid=self._app_uuid, target=target)
+            known = self._targets[made_of] = (body, etag(body))
+            if len(self._targets) > KEPT_TARGETS:
+                self._targets.popitem(last=False)
+        else:
+            self._targets.move_to_end(made_of)
+        return known
+
+    def seen(self, device: int, at_ms: int) -> None:
+        """It asked for something just now."""
+        self._seen[device] = at_ms
+
+    def last_seen(self, device: int) -> int | None:
+        """As far as it is not in the database yet."""
+        return self._seen.get(device)
+
+    def measured(self, device: int) -> tuple[int, str] | None:
+        """When it last reported, and all of its report, if that is newer than the database."""
+        return self._measured.get(device)
+
+    async def save_report(self, device: int, difference: Difference, at_ms: int) -> None:
+        """Merge a report. Durable when it returns, but for measurements. Raises Refused (too-large)."""
+        if difference.is_measurement:
+            known = self._known(self._connection, device)
+            if known is not None:
+                self._measured[device] = (at_ms, merge(known, difference))
+                return
+        await self._group.write(
+            partial(self._save_report, device=device, difference=difference, at_ms=at_ms)
+        )
+
+    def _known(self, db: Connection, device: int) -> str | None:
+        measured = self._measured.get(device)
+        if measured is not None:
+            return measured[1]
+        row = db.execute("SELECT report FROM device WHERE node=?", (device,)).fetchone()
+        return None if row is None else row[0]
+
+    def _save_report(self, db: Connection, device: int, difference: Difference, at_ms: int) -> None:
+        report = merge(self._known(db, device), difference)
+        db.execute(
+            "UPDATE device SET report=?, report_at_ms=?, api_secret_hash=coalesce(?, api_secret_hash)"
+            " WHERE node=?",
+            (report, at_ms, difference.api_secret_hash, device),
+        )
+        self._measured.pop(device, None)
+
+    def forget(self, device: int) -> None:
+        """It has registered anew: what it measured before is another life's."""
+        self._measured.pop(device, None)
+
+    async def set_config(self, device: int, name: str, value: str, *, most: int) -> int:
+        """Give this setting back with each target from now on; its number. Raises Refused (too-large)."""
+
+        def write(db: Connection) -> int:
+            row = db.execute(
+                "INSERT INTO device_config(node, name, value) VALUES(?,?,?) ON CONFLICT(node, name)"
+                " DO UPDATE SET value=excluded.value RETURNING rowid",
+                (device, name, value),
+            ).fetchone()
+            _at_most(db, "device_config", device, most)
+            return int(row[0])
+
+        return await self._group.write(write)
+
+    async def set_name(self, device: int, name: str) -> None:
+        await self._group.write(
+            lambda db: db.execute("UPDATE device SET name=? WHERE node=?", (name, device))
+        )
+
+    def tags(self, device: int) -> list[dict[str, Any]]:
+        rows = self._connection.execute(
+            "SELECT id, key, value FROM device_tag WHERE node=? ORDER BY key", (device,)
+        )
+        return [{"id": row[0], "tag_key": row[1], "value": row[2]} for row in rows]
+
+    async def set_tags(self, device: int, tags: dict[str, str], *, most: int) -> None:
+        """Raises Refused (too-large)."""
+
+        def write(db: Connection) -> None:
+            db.executemany(
+                "INSERT INTO device_tag(node, key, value) VALUES(?,?,?) ON CONFLICT(node, key)"
+                " DO UPDATE SET value=excluded.value",
+                [(device, key, value) for key, value in tags.items()],
+            )
+            _at_most(db, "device_tag", device, most)
+
+        await self._group.write(write)
+
+    async def register(self, ask: joining.DeviceAsk) -> int | None:
+        """Its id; None: the uuid is registered with another key. Raises Refused."""
+        device = await self._group.write(partial(joining.register_device, ask=ask))
+        if device is not None:
+            self.forget(device)
+        return device
+
+    def find(self, uuid: str, key: str, *, now_ms: int) -> int | None:
+        """The id behind a uuid, for its device key or for a join token that admits it. Raises Refused (401)."""
+        db = self._connection
+        row = db.execute(
+            "SELECT n.id, d.key_hash FROM node n JOIN device d ON d.node=n.id WHERE n.node_id=?",
+            (uuid,),
+        ).fetchone()
+        if row is not None and row[1] == fingerprint(key):
+            return int(row[0])
+        if joining.join_token(db, key) is None:
+            raise Refused("node-unknown")
+        return None if row is None else joining.find_device(db, key, uuid, now_ms=now_ms)
+
+    def uuid_of(self, device: int) -> str:
+        """Raises Refused (node-unknown)."""
+        row = self._connection.execute(
+            "SELECT n.node_id FROM node n JOIN device d ON d.node=n.id WHERE n.id=?", (device,)
+        ).fetchone()
+        if row is None:
+            raise Refused("node-unknown")
+        return str(row[0])
+
+    @property
+    def unsaved(self) -> bool:
+        return bool(self._measured or self._seen)
+
+    def save(self, db: Connection) -> None:
+        """What was only in memory."""
+        db.executemany(
+            "UPDATE device SET report_at_ms=?, report=? WHERE node=?",
+            [(at_ms, report, device) for device, (at_ms, report) in self._measured.items()],
+        )
+        db.executemany(
+            "UPDATE device SET seen_at_ms=max(coalesce(seen_at_ms, 0), ?) WHERE node=?",
+            [(at_ms, device) for device, at_ms in self._seen.items()],
+        )
+
+    def saved(self) -> None:
+        self._measured, self._seen = {}, {}
+
+
+def _at_most(db: Connection, table: str, device: int, most: int) -> None:
+    count = db.execute(f"SELECT count(*) FROM {table} WHERE node=?", (device,)).fetchone()[0]  # noqa: S608 - ours
+    if count > most:
+        raise Refused("too-large", f"At most {most} are kept for a device.")
