@@ -13,6 +13,7 @@ from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table,
 from cloudly.cli.node_journal import NodeArgument
 
 if TYPE_CHECKING:
+    from cloudly.balena.sides import Reported
     from cloudly.views import NodeView
 
 app = typer.Typer(help="Nodes: devices as Cloudly knows them.", no_args_is_help=True)
@@ -50,7 +51,8 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 @app.command()
 def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Show one node: what it should be, what it is, what it did."""
+    """Show one node: what it should be, what it is, what it did, and what its Supervisor reported."""
+    from cloudly.balena.both import both_sides
     from cloudly.reports import load, waiting_of
     from cloudly.store import reading
     from cloudly.views import asks_operator, fence_notice, node_view
@@ -73,12 +75,18 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
                 ("transitions", reading.transitions),
             )
         }
+        both = both_sides(store, dict(row), now)
     view = node_view(dict(row), versions=versions, now_ms=now, every_s=every_s)
     if as_json:
-        print_json({**asdict(view), "reported": load(row["reported"]), **parts})
+        sides = {
+            "supervisor_reported": both.reported and asdict(both.reported),
+            "disagreements": both.disagreements,
+        }
+        print_json({**asdict(view), "reported": load(row["reported"]), **sides, **parts})
         return
     _print_node(view, parts, now)
-    for words in (*asks_operator(dict(row)), fence_notice(dict(row), now)):
+    _print_supervisor(both.reported, versions, now)
+    for words in (*both.disagreements, *asks_operator(dict(row)), fence_notice(dict(row), now)):
         if words:
             typer.echo(f"\n{shown(words)}")
     for one in waiting_of(load(row["reported"])):
@@ -161,6 +169,27 @@ def _print_node(view: NodeView, parts: dict[str, list[dict[str, Any]]], now: int
             for one in parts["transitions"][:20]
         ],
         empty="No transitions yet: the node has not shipped its journal.",
+    )
+
+
+def _print_supervisor(reported: Reported | None, versions: dict[str, str], now: int) -> None:
+    from cloudly.views import ago
+
+    typer.echo("")
+    if reported is None:
+        typer.echo("Its Supervisor has not registered: it gets no target state.")
+        return
+    typer.echo(
+        f"Its Supervisor {shown(reported.version or '')}: last request {ago(reported.seen_at_ms, now)},"
+        f" last report {ago(reported.at_ms, now)}"
+    )
+    print_table(
+        ("service", "release", "status", "image"),
+        [
+            (one.name, versions.get(one.release, short(one.release)), one.status, one.image)
+            for one in reported.services
+        ],
+        empty="It has reported no service yet.",
     )
 
 

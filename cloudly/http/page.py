@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from cloudly.balena.both import both_sides
 from cloudly.http.live import Live
 from cloudly.http.templates import Pages, Static
 from cloudly.problems import Refused
@@ -203,12 +204,15 @@ class Page:
             raise Refused("not-found")
         number, reported = row["id"], load(self._fresh(row)["reported"])
         read = self._store.read
+        versions = read(reading.versions)
         return {
-            "node": self._view(row, read(reading.versions)),
+            "node": self._view(row, versions),
+            "versions": versions,
             "asks": asks_operator(dict(row)),
             "notice": fence_notice(dict(row), now_ms(self._world)),
             "waiting": waiting_of(reported),
             "facts": facts(dict(row), reported),
+            "both": both_sides(self._store, self._fresh(row), now_ms(self._world)),
             "last_good": row["last_good"],
             "story": read(
                 lambda db: story.page(

@@ -51,13 +51,20 @@ class Devices:
         """It asked for something just now."""
         self._seen[device] = at_ms
 
-    def last_seen(self, device: int) -> int | None:
-        """As far as it is not in the database yet."""
-        return self._seen.get(device)
-
-    def measured(self, device: int) -> tuple[int, str] | None:
-        """When it last reported, and all of its report, if that is newer than the database."""
-        return self._measured.get(device)
+    def said(self, device: int) -> dict[str, Any] | None:
+        """All that is known of a Supervisor, newest first from memory; None: none has registered."""
+        row = self._connection.execute(
+            "SELECT registered_at_ms, info, report, report_at_ms, seen_at_ms, name FROM device WHERE node=?",
+            (device,),
+        ).fetchone()
+        if row is None:
+            return None
+        said = dict(row)
+        if device in self._measured:
+            said["report_at_ms"], said["report"] = self._measured[device]
+        if device in self._seen:
+            said["seen_at_ms"] = self._seen[device]
+        return said
 
     async def save_report(self, device: int, difference: Difference, at_ms: int) -> None:
         """Merge a report. Durable when it returns, but for measurements. Raises Refused (too-large)."""

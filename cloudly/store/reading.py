@@ -11,6 +11,7 @@ NODES = (
     " n.needs_operator, l.last_seen_at_ms, l.observed_generation,"
     " s.reported, d.generation,"
     " p.deployment, p.state AS deployment_state, p.closed AS deployment_closed, p.rollback_of,"
+    " p.state_at_ms AS deployment_state_at_ms,"
     " r.version AS wanted_version,"
     " r.commit_id AS wanted_release, g.version AS last_good,"
     " f.count AS fenced, f.first_at_ms AS fenced_since_ms, f.last_at_ms AS fenced_at_ms, f.alarm, f.told"
@@ -129,3 +130,14 @@ def never_again(db: Connection, node_n: int) -> list[Row]:
         " JOIN release r ON r.id=a.release WHERE a.node=?",
         (node_n,),
     ).fetchall()
+
+
+def images(db: Connection, commit: str) -> dict[str, str]:
+    """The image of each service of a release."""
+    return dict(
+        db.execute(
+            "SELECT s.name, i.image FROM release r JOIN release_service i ON i.release=r.id"
+            " JOIN service s ON s.id=i.service WHERE r.commit_id=? ORDER BY s.name",
+            (commit,),
+        ).fetchall()
+    )
