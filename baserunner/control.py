@@ -218,6 +218,9 @@ class Control:
         if answer.desired != shared.desired:
             shared.desired = answer.desired
             shared.update_alarm.ring()
+        if answer.diagnosis != shared.diagnosis:
+            shared.diagnosis = answer.diagnosis
+            shared.diagnosis_alarm.ring()
         if self._shipping.pending(Lane.CORE):
             shared.ship_alarm.ring()
 

@@ -1,7 +1,8 @@
 """One life of the agent: from an open journal until it is stopped, the journal fails, or its epoch is over.
 
-Four tasks share the journal, all in one event loop, each call to it synchronous: control (enroll, then heartbeat),
-updates, shipping, the desk (orders). What a task must not forget is in the journal; what is here may be forgotten.
+Five tasks share the journal, all in one event loop, each call to it synchronous: control (enroll, then heartbeat),
+updates, shipping, diagnoses, the desk (orders). What a task must not forget is in the journal; what is here may be
+forgotten.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from baserunner import orders
 from baserunner.anchor import Anchor
 from baserunner.control import Control
 from baserunner.desk import Desk
+from baserunner.diagnoses import Diagnoses
 from baserunner.identity import Identity, keep_private
 from baserunner.settings import Settings
 from baserunner.shared import Neighbours, Shared
@@ -30,6 +32,7 @@ class Life:
         self._shipping = Shipping(self._shared)
         self._updates = Updates(self._shared)
         self._control = Control(self._shared, self._shipping, self._updates)
+        self._diagnoses = Diagnoses(self._shared)
         self._desk = Desk(self._shared, self._control, self._updates)
 
     @property
@@ -56,6 +59,7 @@ class Life:
                 tasks.start_soon(control.run)
                 tasks.start_soon(self._updates.run)
                 tasks.start_soon(self._shipping.run)
+                tasks.start_soon(self._diagnoses.run)
                 tasks.start_soon(self._desk.run, tasks)
         finally:
             control.end_runs_if_possible("stopped")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import baserunner.app_update.machine as app_update
+import baserunner.diagnosis.machine as diagnosis
 import baserunner.enrollment.machine as enrollment
 import baserunner.heartbeat.machine as heartbeat
 import baserunner.reboot.machine as reboot
@@ -23,6 +24,6 @@ class Known:
 
 MACHINES: dict[str, Known] = {
     module.CHART.name: Known(module.MACHINE, module.deadline_s)
-    for module in (enrollment, heartbeat, app_update, reboot)
+    for module in (enrollment, heartbeat, app_update, reboot, diagnosis)
 }
 """By the name before the slash in a stream's name."""

@@ -55,6 +55,8 @@ class Shared:
     seen: Seen = field(default_factory=Seen)
     desired: DesiredState | None = None
     """What Cloudly wants; None while it has not said so, or does not know this node."""
+    diagnosis: str | None = None
+    """The id of the diagnosis that Cloudly asks for, if it does."""
     node_token: SecretStr | None = None
     """While Cloudly knows this node."""
     want_beat: Callable[[], None] = lambda: None
@@ -77,6 +79,7 @@ class Shared:
         self.update_alarm = Alarm()
         self.ship_alarm = Alarm()
         self.enroll_alarm = Alarm()
+        self.diagnosis_alarm = Alarm()
 
     def driver(self, retry_s: float) -> Driver:
         return Driver(

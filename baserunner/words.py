@@ -56,6 +56,9 @@ SENTENCES: dict[str, str] = {
     "rollback-requested":   "Cloudly turned the target back to release {version} ({release})",
     "rolled-back":          "the last good release {release} runs again",
     "rollback-failed":      "the rollback failed: {reason}",
+    # diagnosis
+    "diagnosis-asked":      "Cloudly asks for a diagnosis ({diagnosis})",
+    "diagnosis-answered":   "looked at the device: {said}",
     # reboot
     "reboot-requested":     "{by} asked for a reboot",
     "reboot-refused":       "not rebooted: {reason}",

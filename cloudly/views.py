@@ -121,6 +121,47 @@ def fence_notice(row: Mapping[str, Any], now_ms: int) -> str:
     return notice(row["fenced"], row["fenced_at_ms"]) if recent and not row["alarm"] else ""
 
 
+@dataclass(frozen=True, slots=True)
+class FindingView:
+    verdict: str
+    what: str
+    seen: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnosisView:
+    """What a node found when it looked at itself; its words are shown and never trusted."""
+
+    asked_at_ms: int
+    answered_at_ms: int | None
+    answer: dict[str, Any] | None
+    """None: it has not answered yet."""
+    findings: tuple[FindingView, ...]
+
+    @property
+    def well(self) -> bool:
+        return self.answer is not None and all(one.verdict != "bad" for one in self.findings)
+
+
+def diagnosis_view(row: Mapping[str, Any]) -> DiagnosisView:
+    """From its row."""
+    answer = None if row["answer"] is None else load(row["answer"])
+    told = (answer or {}).get("findings")
+    findings = [mapping(one) for one in told] if isinstance(told, list) else []
+    return DiagnosisView(
+        asked_at_ms=row["asked_at_ms"],
+        answered_at_ms=row["answered_at_ms"],
+        answer=answer,
+        findings=tuple(
+            FindingView(
+                *(text(one.get(name)) or "" for name in ("verdict", "what", "seen", "todo"))
+            )
+            for one in findings
+        ),
+    )
+
+
 def presence_of(silent_intervals: float) -> str:
     """online, late or offline, after that many heartbeat intervals of silence."""
     if silent_intervals > LATE_INTERVALS:

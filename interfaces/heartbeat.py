@@ -30,6 +30,8 @@ class HeartbeatAnswer(Wire):
     desired: DesiredState
     heartbeat_every_s: float = Field(default=60.0, gt=0, le=MAX_WAIT_S)
     """The server's to set; the device adds jitter."""
+    diagnosis: Id | None = None
+    """A diagnosis that an operator asked for; named until the journal that answers it has arrived."""
     acks: tuple[Ack, ...] = Field(default=(), max_length=2)
     """What Cloudly has of each lane of the epoch in the request."""
     heard: tuple[Ack, ...] = Field(default=(), max_length=2)

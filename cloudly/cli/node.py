@@ -10,6 +10,7 @@ import typer
 
 from cloudly.cli import node_journal
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of, shown
+from cloudly.cli.diagnose import diagnose
 from cloudly.cli.node_journal import NodeArgument
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ app.command()(node_journal.journal)
 app.command()(node_journal.gaps)
 app.command("export-journal")(node_journal.export_journal)
 app.command("verify-journal")(node_journal.verify_journal)
+app.command()(diagnose)
 
 
 @app.command("list")

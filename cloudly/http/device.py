@@ -108,6 +108,7 @@ class DeviceApi:
             server_time_ms=at_ms,
             desired=self._store.desired(caller),
             heartbeat_every_s=self._settings.heartbeat_every_s,
+            diagnosis=caller.diagnosis,
             acks=acks,
             heard=heard,
         )

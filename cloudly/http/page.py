@@ -25,9 +25,9 @@ from cloudly.http.templates import Pages, Static
 from cloudly.problems import Refused
 from cloudly.reports import facts, load, waiting_of
 from cloudly.settings import Settings, is_loopback
-from cloudly.store import reading, story
+from cloudly.store import diagnoses, reading, story
 from cloudly.store.store import Store
-from cloudly.views import NodeView, asks_operator, fence_notice, node_view
+from cloudly.views import NodeView, asks_operator, diagnosis_view, fence_notice, node_view
 from interfaces.world import World, now_ms
 
 SHOWN = 500
@@ -214,6 +214,10 @@ class Page:
             "facts": facts(dict(row), reported),
             "both": both_sides(self._store, self._fresh(row), now_ms(self._world)),
             "last_good": row["last_good"],
+            "diagnoses": [
+                diagnosis_view(dict(one))
+                for one in read(lambda db: diagnoses.newest(db, number, limit=1))
+            ],
             "story": read(
                 lambda db: story.page(
                     db, number, before=look.before, limit=FACTS, heartbeats=look.heartbeats

@@ -18,7 +18,7 @@ from cloudly.epochs import began
 from cloudly.ingest import Heard, Verdict, judge
 from cloudly.problems import Refused
 from cloudly.reports import load
-from cloudly.store import epochs, heads, outcomes, voices
+from cloudly.store import diagnoses, epochs, heads, outcomes, voices
 from cloudly.store.heads import Heads
 from cloudly.voices import Standing, Voice
 from interfaces.journal import Ack, JournalEvent, Lane
@@ -188,6 +188,8 @@ def _transition(
     if isinstance(named, str):
         stream.deployment = named
     reason = str(values.get("reason") or "")[:500]
+    if event.stream.startswith(diagnoses.MACHINE):
+        diagnoses.answer(db, place.node, values, now_ms=place.now_ms)
     if stream.deployment is not None and event.stream.startswith(MACHINE):
         reached = outcomes.Reached(place.node, stream.deployment, event.dst, reason, place.now_ms)
         outcomes.apply(db, reached, new_id)

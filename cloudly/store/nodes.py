@@ -31,6 +31,8 @@ class Caller:
     epoch: str | None
     writer: str | None
     """Whose turn it is to speak as this node."""
+    diagnosis: str | None
+    """The oldest that an operator asked for and that is not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,9 @@ def authenticate(db: Connection, token_hash: bytes) -> Caller:
     """Whose node token this is. Raises Refused (node-unknown, node-revoked, fenced)."""
     row = db.execute(
         "SELECT n.id, n.node_id, n.revoked_at_ms, c.still_open, l.stable_hash, d.deployment,"
-        " coalesce(d.generation, 0), v.epoch, v.writer"
+        " coalesce(d.generation, 0), v.epoch, v.writer,"
+        " (SELECT q.id FROM diagnosis q WHERE q.node=n.id AND q.answered_at_ms IS NULL"
+        "  ORDER BY q.asked_at_ms LIMIT 1)"
         " FROM credential c JOIN node n ON n.id=c.node LEFT JOIN node_live l ON l.node=c.node"
         " LEFT JOIN desired d ON d.node=c.node LEFT JOIN voice v ON v.node=c.node WHERE c.token_hash=?",
         (token_hash,),
@@ -71,7 +75,7 @@ def authenticate(db: Connection, token_hash: bytes) -> Caller:
         raise Refused("fenced" if former else "node-unknown", REPLACED if former else "")
     if row[2] is not None:
         raise Refused("node-revoked")
-    return Caller(row[0], row[1], token_hash, bool(row[3]), row[4], row[5], row[6], row[7], row[8])
+    return Caller(row[0], row[1], token_hash, bool(row[3]), *row[4:])
 
 
 def authenticate_device(db: Connection, key: str) -> tuple[int, str]:

@@ -144,6 +144,7 @@ diagnosis = _table(
     _int("asked_at_ms"),
     _int("answered_at_ms", nullable=True),
     _text("answer", nullable=True),
+    sa.Index("ix_diagnosis_node", "node", "answered_at_ms"),
 )
 
 # -- nodes: hot

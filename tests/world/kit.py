@@ -32,7 +32,7 @@ from baserunner.settings import Settings
 from cloudly import views
 from cloudly.app import create_app
 from cloudly.settings import Settings as CloudlySettings
-from cloudly.store import migrate, reading, wanted
+from cloudly.store import diagnoses, migrate, reading, wanted
 from cloudly.store.connection import connect
 from cloudly.store.join_tokens import NewToken
 from cloudly.store.join_tokens import create as create_token
@@ -296,6 +296,18 @@ class Place:
     def status(self) -> Status:
         """What `baserunner status` says."""
         return status_of(self.home)
+
+    def node_number(self) -> int:
+        """Of the one node, in Cloudly's database."""
+        found = self.store.read(lambda db: db.execute("SELECT id FROM node").fetchone())
+        return int(found[0])
+
+    def ask_diagnosis(self) -> str:
+        """The operator asks the node to look at itself."""
+        diagnosis, node = new_id(self.world), self.node_number()
+        now = now_ms(self.cloudly_world)
+        self.store.write_now(lambda db: diagnoses.ask(db, node, diagnosis, now_ms=now))
+        return diagnosis
 
     async def until(
         self, what: Callable[[], bool], *, within_s: float = 600.0, look_s: float = 0.25

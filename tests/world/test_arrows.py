@@ -364,6 +364,18 @@ async def it_says_it_will_reboot(place: Place) -> None:
     await place.until_state("reboot/1", "failed")
 
 
+# -- diagnosis -------------------------------------------------------------------------------------
+
+
+@takes(
+    diagnosis="diagnosis-asked diagnosis-answered",
+)
+async def it_looks_at_itself(place: Place) -> None:
+    await place.enrolled()
+    place.ask_diagnosis()
+    await place.until_state("diagnosis/1", "done")
+
+
 def never_taken(charts: list[Chart]) -> set[Taken]:
     """Arrows that no story promises to take."""
     return arrows_of(charts) - set().union(*(promised for _, promised in STORIES))

@@ -83,6 +83,7 @@ def _tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_diagnosis")),
         sqlite_strict=True,
     )
+    op.create_index("ix_diagnosis_node", "diagnosis", ["node", "answered_at_ms"])
 
 
 def _first_fleet() -> None:

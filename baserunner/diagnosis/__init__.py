@@ -1,0 +1,1 @@
+"""Diagnostics on demand: Cloudly asks, the journal answers."""
