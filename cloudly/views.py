@@ -28,6 +28,7 @@ class NodeView:
     hostname: str
     device_type: str
     agent_version: str
+    fleet: str
     state: str
     """new, online, late, offline, degraded, needs-operator or revoked."""
     state_detail: str
@@ -67,6 +68,7 @@ def node_view(
         hostname=row["hostname"],
         device_type=row["device_type"],
         agent_version=row["agent_version"],
+        fleet=row["fleet"],
         state=state,
         state_detail=detail,
         last_seen_at_ms=row["last_seen_at_ms"],

@@ -12,17 +12,18 @@ from typing import Annotated
 
 import typer
 
-from cloudly.cli import node, release, token
+from cloudly.cli import fleet, node, release, token
 from cloudly.cli.serving import serve
 
 app = typer.Typer(
     name="cloudly",
-    help="Cloudly, the control plane of BaseOS: nodes, join tokens, releases.",
+    help="Cloudly, the control plane of BaseOS: fleets, nodes, join tokens, releases.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(token.app, name="token")
 app.add_typer(node.app, name="node")
 app.add_typer(release.app, name="release")

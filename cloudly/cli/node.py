@@ -41,9 +41,9 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
         print_json([asdict(view) for view in views])
         return
     print_table(
-        ("node", "name", "state", "release", "wanted", "update", "last seen"),
+        ("node", "name", "fleet", "state", "release", "wanted", "update", "last seen"),
         [
-            (view.node_id[:12], view.hostname, view.state, view.release_version or short(view.release),
+            (view.node_id[:12], view.hostname, view.fleet, view.state, view.release_version or short(view.release),
              view.wanted_version, update_of(view), ago(view.last_seen_at_ms, now))
             for view in views
         ],
@@ -135,6 +135,7 @@ def _print_node(view: NodeView, parts: dict[str, list[dict[str, Any]]], now: int
     facts = [
         ("node", view.node_id),
         ("name", view.hostname),
+        ("fleet", view.fleet),
         ("state", f"{view.state} {view.state_detail}".strip()),
         ("last seen", ago(view.last_seen_at_ms, now)),
         ("agent", view.agent_version),

@@ -25,7 +25,7 @@ def duration_s(text: str) -> int:
 
 
 @app.command()
-def create(
+def create(  # noqa: PLR0913 - options of a command
     *,
     name: Annotated[str, typer.Option(help="What it is for; people read it.")] = "",
     uses: Annotated[
@@ -34,11 +34,13 @@ def create(
     expires: Annotated[
         str, typer.Option(help="After how long it admits nobody: 24h, 30m, 7d, never.")
     ] = "24h",
+    fleet: Annotated[str, typer.Option(help="Into which its nodes come.")] = "default",
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Make a join token. It is shown this once; only its hash is kept."""
     lasts_s = duration_s(expires)
+    from cloudly.store import fleets
     from cloudly.store.join_tokens import NewToken
     from cloudly.store.join_tokens import create as create_token
     from cloudly.tokens import new_join_token
@@ -46,10 +48,10 @@ def create(
 
     world = RealWorld()
     now = now_ms(world)
-    new = NewToken(
-        new_join_token(world), name, uses, now, now + lasts_s * 1000 if lasts_s else None
-    )
+    expires_at_ms = now + lasts_s * 1000 if lasts_s else None
     with opened(data_dir) as store:
+        into = store.read(lambda db: fleets.find(db, fleet))["id"]
+        new = NewToken(new_join_token(world), name, uses, now, expires_at_ms, into)
         number = store.write_now(lambda db: create_token(db, new))
     if as_json:
         print_json(
@@ -75,9 +77,9 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
         print_json(rows)
         return
     print_table(
-        ("id", "name", "state", "uses left", "made", "nodes"),
+        ("id", "name", "fleet", "state", "uses left", "made", "nodes"),
         [
-            (row["id"], row["name"], row["state"], f"{row['uses_left']}/{row['uses']}",
+            (row["id"], row["name"], row["fleet"], row["state"], f"{row['uses_left']}/{row['uses']}",
              ago(row["created_at_ms"], now), row["nodes"])
             for row in rows
         ],

@@ -16,21 +16,24 @@ class NewToken:
     uses: int
     now_ms: int
     expires_at_ms: int | None
+    fleet: int = 1
+    """Into which its nodes come."""
 
 
 def create(db: Connection, new: NewToken) -> int:
     """Its number; of the token only the hash is kept."""
     row = db.execute(
-        "INSERT INTO join_token(hash, name, uses, uses_left, created_at_ms, expires_at_ms)"
-        " VALUES(?,?,?,?,?,?) RETURNING id",
-        (fingerprint(new.token), new.name, new.uses, new.uses, new.now_ms, new.expires_at_ms),
+        "INSERT INTO join_token(hash, name, uses, uses_left, created_at_ms, expires_at_ms, fleet)"
+        " VALUES(?1,?2,?3,?3,?4,?5,?6) RETURNING id",
+        (fingerprint(new.token), new.name, new.uses, new.now_ms, new.expires_at_ms, new.fleet),
     ).fetchone()
     return int(row[0])
 
 
 def listed(db: Connection) -> list[Row]:
     return db.execute(
-        "SELECT t.id, t.name, t.uses, t.uses_left, t.created_at_ms, t.expires_at_ms, t.revoked_at_ms,"
+        "SELECT t.id, t.name, (SELECT f.name FROM fleet f WHERE f.id=t.fleet) fleet,"
+        " t.uses, t.uses_left, t.created_at_ms, t.expires_at_ms, t.revoked_at_ms,"
         " (SELECT group_concat(n.node_id, ' ') FROM join_use u JOIN node n ON n.id=u.node WHERE u.token=t.id) nodes"
         " FROM join_token t ORDER BY t.id DESC"
     ).fetchall()

@@ -8,7 +8,7 @@ from cloudly.problems import BadOrder
 
 NODES = (
     "SELECT n.id, n.node_id, n.hostname, n.device_type, n.agent_version, n.created_at_ms, n.revoked_at_ms,"
-    " n.needs_operator, l.last_seen_at_ms, l.observed_generation,"
+    " n.needs_operator, (SELECT name FROM fleet WHERE id=n.fleet) AS fleet, l.last_seen_at_ms, l.observed_generation,"
     " s.reported, d.generation,"
     " p.deployment, p.state AS deployment_state, p.closed AS deployment_closed, p.rollback_of,"
     " p.state_at_ms AS deployment_state_at_ms,"

@@ -1,0 +1,86 @@
+"""`cloudly fleet`: nodes that share a desired state."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
+from cloudly.cli.node_journal import NodeArgument
+
+app = typer.Typer(help="Fleets: nodes that share a desired state.", no_args_is_help=True)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FleetArgument = Annotated[
+    str, typer.Argument(metavar="FLEET", help="Its name, from `cloudly fleet list`.")
+]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, dot, dash.")],
+    *,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a fleet: `cloudly token create --fleet` lets nodes in, `cloudly release set --fleet` says what they run."""
+    if NAME.fullmatch(name) is None:
+        raise typer.BadParameter(
+            f"{name!r} is no name of a fleet: 1 to 64 letters, digits, `.`, `_`, `-`"
+        )
+    from cloudly.store import fleets
+    from interfaces.world import RealWorld, now_ms
+
+    with opened(data_dir) as store:
+        store.write_now(lambda db: fleets.create(db, name, now_ms(RealWorld())))
+    typer.echo(f"fleet {name} is made")
+
+
+@app.command("list")
+def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show the fleets, what they shall run, and on how many nodes it succeeded."""
+    from cloudly.store import fleets
+
+    with opened(data_dir) as store:
+        rows = [dict(row) for row in store.read(fleets.listed)]
+    if as_json:
+        print_json(
+            [{key: row[key] for key in row if key not in {"policy", "release"}} for row in rows]
+        )
+        return
+    print_table(
+        ("id", "fleet", "nodes", "wanted", "release", "succeeded"),
+        [
+            (row["id"], row["name"], row["nodes"], row["version"],
+             row["commit_id"] and row["commit_id"][:12], row["succeeded"])
+            for row in rows
+        ],
+        empty="",
+    )  # fmt: skip
+
+
+@app.command()
+def move(node: NodeArgument, fleet: FleetArgument, *, data_dir: DataDir = None) -> None:
+    """Put a node into a fleet; it gets what that fleet shall run. Its volumes stay."""
+    from cloudly.store import fleets, reading
+    from interfaces.world import RealWorld, new_id, now_ms
+
+    world = RealWorld()
+    with opened(data_dir) as store:
+        row = store.read(lambda db: reading.find(db, node))
+        move_it = partial(fleets.move, new_id=partial(new_id, world), now_ms=now_ms(world))
+        moved = store.write_now(lambda db: move_it(db, row["id"], fleets.find(db, fleet)))
+    what = moved.why or f"generation {moved.generation}"
+    typer.echo(f"node {row['node_id']} is in fleet {fleet}: {what}")
+
+
+@app.command()
+def remove(fleet: FleetArgument, *, data_dir: DataDir = None) -> None:
+    """Remove an empty fleet."""
+    from cloudly.store import fleets
+
+    with opened(data_dir) as store:
+        store.write_now(lambda db: fleets.remove(db, fleets.find(db, fleet)))
+    typer.echo(f"fleet {fleet} is removed")
