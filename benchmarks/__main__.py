@@ -16,6 +16,7 @@ PAGE = HERE.parent / "docs" / "benchmarks.md"
 NAMES = (
     "bench_journal", "bench_card", "bench_growth", "bench_flash",
     "bench_cli", "bench_agent", "bench_chart", "bench_fuzz",
+    "bench_backend",
 )
 # fmt: on
 HEAD = """# Benchmarks

@@ -209,7 +209,7 @@ def ratio(of: Sequence[float], to: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement; `most` is the goal in the unit that `value` has, which is the ratio's if it has none."""
+    """One measurement; the goal is in the unit that `value` has, which is the ratio's if it has none."""
 
     what: str
     measured: str
@@ -218,6 +218,8 @@ class Row:
     most: float | None = None
     unit: str = ""
     value: float | None = None
+    least: float | None = None
+    """The goal of a ratio that is to be large: the peer's cost divided by ours."""
 
     def __str__(self) -> str:
         said = "" if self.ratio is None else f"{self.ratio:.2f}"
@@ -225,6 +227,9 @@ class Row:
 
     def _goal(self) -> str:
         seen = self.ratio if self.value is None else self.value
+        if self.least is not None and seen is not None:
+            goal = f">= {self.least:,g}"
+            return goal if seen >= self.least else f"{goal}, **missed**"
         if self.most is None or seen is None:
             return ""
         goal = f"<= {self.most:,g}{self.unit}"
