@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cloudly.balena.api import SupervisorApi
+from cloudly.balena.registry import RegistryTokens
 from cloudly.http import answers
 from cloudly.http.device import DeviceApi
 from cloudly.http.headers import SafeHeaders
@@ -30,6 +31,7 @@ def create_app(
     routes: list[BaseRoute] = [
         *DeviceApi(store, world, settings).routes(),
         *SupervisorApi(store, world, settings).routes(),
+        *RegistryTokens(store, world, settings).routes(),
         Route("/healthz", _health(store), methods=["GET"]),
     ]
     if settings.page:

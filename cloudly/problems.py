@@ -30,6 +30,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "node-unknown":      (401, "The node token is not known."),
     "node-revoked":      (401, "The node was revoked."),
     "node-mismatch":     (403, "The credential is another node's."),
+    "login-unknown":     (401, "Neither a device nor a publisher of this name and password."),
     "gap":               (409, "Facts are missing before this batch."),
     "fork":              (409, "This journal is not the one that Cloudly has."),
     "fenced":            (409, "Another device, or a newer journal, speaks as this node now."),

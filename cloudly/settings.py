@@ -20,8 +20,13 @@ VARIABLES = {
     "page":              ("CLOUDLY_PAGE",              "on"),
     "insecure_page":     ("CLOUDLY_INSECURE_PAGE",     "off"),
     "log_level":         ("CLOUDLY_LOG_LEVEL",         "INFO"),
+    "registry_service":  ("CLOUDLY_REGISTRY_SERVICE",  "registry.example"),
+    "registry_issuer":   ("CLOUDLY_REGISTRY_ISSUER",   "cloudly"),
 }
 # fmt: on
+
+REGISTRY_HOST = r"^(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9.-]+:[0-9]{1,5})$"
+"""With a dot or a port: `app/web` without one would be a repository of Docker's own registry."""
 
 
 class Settings(BaseModel):
@@ -37,6 +42,9 @@ class Settings(BaseModel):
     insecure_page: bool = False
     """Serve the page, which has no login yet, on an address that others can reach."""
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    registry_service: str | None = Field(default=None, max_length=255, pattern=REGISTRY_HOST)
+    """The registry that Cloudly is the token server of, as image references name its host; None: of none."""
+    registry_issuer: str = Field(default="cloudly", pattern="^[A-Za-z0-9._:/-]{1,200}$")
 
 
 def from_environment(environ: Mapping[str, str], **options: object) -> Settings:
