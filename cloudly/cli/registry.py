@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -19,6 +19,12 @@ publisher = typer.Typer(help="Publishers: who may push images.", no_args_is_help
 app.add_typer(publisher, name="publisher")
 
 PublisherName = Annotated[str, typer.Argument(metavar="NAME", help="For example ci.")]
+
+ROUTE = "/auth/v1/token"
+REALM = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+)
+"""No user, no password, no query: it stands in every challenge that the registry sends."""
 
 
 @app.command()
@@ -69,26 +75,15 @@ def realm_of(text: str) -> str:
     """The full address of the token route. Raises BadParameter."""
     from cloudly.settings import is_loopback
 
-    path = "/auth/v1/token"
-    try:
-        parts = urlsplit(text)
-        host = parts.hostname
-    except ValueError:
-        host = None
-    if (
-        not host
-        or parts.scheme not in {"http", "https"}
-        or parts.query
-        or parts.fragment
-        or "@" in parts.netloc
-    ):
+    found = REALM.fullmatch(text)
+    if found is None:
         raise typer.BadParameter(
             f"--realm {text!r} is no address; for example https://cloudly.example"
         )
-    if parts.scheme == "http" and not is_loopback(host):
+    if found["scheme"] == "http" and not is_loopback(found["host"].strip("[]")):
         typer.echo("cloudly: this realm is not https: device keys would travel in clear", err=True)
     base = text.rstrip("/")
-    return base if base.endswith(path) else base + path
+    return base if base.endswith(ROUTE) else base + ROUTE
 
 
 @app.command("rotate-key")
@@ -160,7 +155,7 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
         [
             (
                 one.name,
-                f"{one.prefix}/..." if one.prefix else "everything",
+                f"{one.prefix}/..." if one.prefix else "everywhere",
                 ago(one.created_at_ms, now),
             )
             for one in known

@@ -177,10 +177,15 @@ class Lab:
             self._env, r"running on (http://[\d.:]+)",
         )  # fmt: skip
         self._open = ExitStack()
+        self._open.callback(self.cloudly.end)
         self.client = self._open.enter_context(
             httpx.Client(base_url=self.cloudly.found, timeout=20)
         )
-        self.start_registry()
+        try:
+            self.start_registry()
+        except BaseException:
+            self._open.close()
+            raise
 
     def start_registry(self) -> None:
         """With the configuration and the certificates of this moment."""
@@ -245,9 +250,8 @@ class Lab:
         )  # fmt: skip
 
     def end(self) -> None:
-        self._open.close()
         self.registry.end()
-        self.cloudly.end()
+        self._open.close()
 
     def __enter__(self) -> Self:
         return self
