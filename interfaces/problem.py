@@ -12,8 +12,8 @@ class Problem(Wire):
     """What went wrong, for a program (`code`) and for a person (`title`, `detail`).
 
     `code` is one of ours and stable: `token-unknown`, `token-expired`, `token-revoked`, `token-used-up`,
-    `enrollment-closed`, `node-unknown`, `node-revoked`, `node-mismatch`, `login-unknown`, `gap`, `fork`,
-    `fenced`, `too-large`, `malformed`, `busy`, `not-found`, `internal`.
+    `registered-already`, `enrollment-closed`, `node-unknown`, `node-revoked`, `node-mismatch`, `login-unknown`,
+    `gap`, `fork`, `fenced`, `too-large`, `malformed`, `busy`, `not-found`, `internal`.
     """
 
     type: str = "about:blank"
