@@ -4,6 +4,7 @@ Rules:
 - Unknown keys pass; a missing `class` means fleet; ids may be strings of digits.
 - Every config, environment and label value is a string.
 - A contract is only looked at for its form; whether a device meets it is not simulated.
+- Names have at most 255 characters, and volumes and networks are objects, never null (code).
 
 Source: `backend/target-state-validation.json`, 34 target states with the Supervisor's log lines.
 """
@@ -22,6 +23,7 @@ CONFIG_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_:]*")
 ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LABEL_NAME: Final = re.compile(r"[!#-&(-_a-~]+")
 SERVICE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MAX_NAME: Final = 255
 
 CONFIG_NAME_RULE: Final = (
     "needs to start with a letter and may only contain alphanumeric characters plus '_' or ':'"
@@ -33,6 +35,7 @@ LABEL_NAME_RULE: Final = (
     "may contain printable ASCII characters except space, single/double quotes and backtick"
 )
 SERVICE_NAME_RULE: Final = 'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed'
+LENGTH_RULE: Final = "must be at most 255 chars long"
 
 Faults = Iterator[str]
 
@@ -91,9 +94,16 @@ def _release(release: Mapping[str, Any], at: str) -> Faults:
     yield from _number(release.get("id", MISSING), f"{at}.id")
     for name, service in (release.get("services") or {}).items():
         place = f"{at}.services.{name}"
-        if not SERVICE_NAME.fullmatch(name):
-            yield _fault("LabelName", place, name, SERVICE_NAME_RULE)
+        yield from _name(name, place, ("LabelName", SERVICE_NAME), SERVICE_NAME_RULE)
         yield from _service(service, place)
+    for key, kind in (("volumes", "Volume"), ("networks", "Network")):
+        for name, config in (release.get(key) or {}).items():
+            yield from _name(
+                name, f"{at}.{key}.{name}", ("LabelName", SERVICE_NAME), SERVICE_NAME_RULE
+            )
+            if not isinstance(config, dict | list):
+                rule = f"Expected value to be an object of type {kind}, got: {_shown(config)}"
+                yield _fault(kind, f"{at}.{key}.{name}", config, rule)
 
 
 def _service(service: Mapping[str, Any], at: str) -> Faults:
@@ -144,20 +154,28 @@ def _number(value: object, at: str) -> Faults:
 
 
 def _short(value: object, at: str) -> Faults:
-    if not isinstance(value, str) or len(value) > 255:
+    if not isinstance(value, str):
         yield _fault("ShortString", at, value)
+    elif len(value) > MAX_NAME:
+        yield _fault("ShortString", at, value, LENGTH_RULE)
 
 
 def _strings(value: object, at: str, name: tuple[str, re.Pattern[str]], rule: str) -> Faults:
-    kind, pattern = name
     if not isinstance(value, dict):
-        yield _fault(f"{{ [K in {kind}]: string }}", at, value)
+        yield _fault(f"{{ [K in {name[0]}]: string }}", at, value)
         return
     for key, held in value.items():
-        if not pattern.fullmatch(key):
-            yield _fault(kind, f"{at}.{key}", key, rule)
+        yield from _name(key, f"{at}.{key}", name, rule)
         if not isinstance(held, str):
             yield _fault("string", f"{at}.{key}", held)
+
+
+def _name(name: str, at: str, wanted: tuple[str, re.Pattern[str]], rule: str) -> Faults:
+    kind, pattern = wanted
+    if len(name) > MAX_NAME:
+        yield _fault(kind, at, name, LENGTH_RULE)
+    elif not pattern.fullmatch(name):
+        yield _fault(kind, at, name, rule)
 
 
 def _fault(kind: str, at: str, got: object, rule: str = "") -> str:
