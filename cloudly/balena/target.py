@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 APP_ID = 1
 APP_NAME = "baseos"
@@ -24,6 +25,8 @@ class TargetService:
     image_id: int
     image: str
     labels: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
+    composition: dict[str, Any] = field(default_factory=lambda: {"restart": "always"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class TargetRelease:
     id: int
     commit: str
     services: tuple[TargetService, ...]
+    volumes: dict[str, Any] = field(default_factory=dict)
+    networks: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,12 @@ def _app(release: TargetRelease | None) -> dict[str, object]:
 
 def _release(release: TargetRelease) -> dict[str, object]:
     services = {service.name: _service(service) for service in release.services}
-    return {"id": release.id, "services": services, "volumes": {}, "networks": {}}
+    return {
+        "id": release.id,
+        "services": services,
+        "volumes": release.volumes,
+        "networks": release.networks,
+    }
 
 
 def _service(service: TargetService) -> dict[str, object]:
@@ -92,8 +102,8 @@ def _service(service: TargetService) -> dict[str, object]:
         "id": service.id,
         "image_id": service.image_id,
         "image": service.image,
-        "environment": {},
+        "environment": service.environment,
         "labels": service.labels,
         "running": True,
-        "composition": {"restart": "always"},
+        "composition": service.composition,
     }

@@ -1,4 +1,4 @@
-"""`cloudly release`: what should run."""
+"""`cloudly release`: what should run, and where."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloudly.cli import release_file
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
+from cloudly.cli.release_file import COMMIT, VERSION, matching
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Releases of the app layer, and which node should run which.", no_args_is_help=True
 )
+app.command("check")(release_file.check)
+app.command("create")(release_file.create)
+app.command("show")(release_file.show)
 
-COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-VERSION = re.compile(r"[^\s\x00-\x1f]{1,200}")
 IMAGE = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -32,12 +35,16 @@ LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 def set_(  # noqa: PLR0913 - options of a command
     where: Annotated[
         list[str],
-        typer.Argument(metavar="[NODE] VERSION", help="The node (or --all) and the version."),
+        typer.Argument(
+            metavar="[NODE] VERSION",
+            help="The node (or --all), and the version or the commit of a release.",
+        ),
     ],
     *,
     release: Annotated[
-        str, typer.Option(help="The release's commit: its identity, as the Supervisor reports it.")
-    ],
+        str | None,
+        typer.Option(help="A commit, its identity: to define the release here, with --image."),
+    ] = None,
     every_node: Annotated[
         bool, typer.Option("--all", help="Every node, and each that enrolls later.")
     ] = False,
@@ -68,16 +75,9 @@ def set_(  # noqa: PLR0913 - options of a command
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Define a release and make it the desired state of one node or of all."""
+    """Make a release the desired state of one node or of all; with --release, define it first."""
     node, version = _where(where, every_node=every_node)
-    from cloudly.store.wanted import NewRelease
-
-    new = NewRelease(
-        _matching(COMMIT, release, "--release"),
-        _matching(VERSION, version, "version"),
-        images_of(image or []),
-        labels_of(label or []),
-    )
+    new = _asked(version, release, images_of(image or []), labels_of(label or []))
     policy = policy_of(
         health_soak_s=health_soak,
         health_deadline_s=health_deadline,
@@ -119,17 +119,41 @@ def _option(field: str) -> str:
     return f"--{field.removesuffix('_s').replace('_', '-')}"
 
 
+def _asked(
+    version: str,
+    commit: str | None,
+    images: dict[str, str],
+    labels: dict[str, dict[str, str]],
+) -> NewRelease | str:
+    """A release to define, or the name of one that there is."""
+    matching(VERSION, version, "version")
+    if commit is None:
+        if images or labels:
+            raise typer.BadParameter("--image and --label define a release: name it with --release")
+        return version
+    from cloudly.store.wanted import NewRelease
+
+    return NewRelease(matching(COMMIT, commit, "--release"), version, images, labels)
+
+
 def apply(
-    db: Connection, new: NewRelease, policy: UpdatePolicy, node: str | None, *, again: bool
+    db: Connection, new: NewRelease | str, policy: UpdatePolicy, node: str | None, *, again: bool
 ) -> list[dict[str, object]]:
-    """One transaction: define, and order for one node or for all. Raises BadOrder; then nothing was changed."""
+    """One transaction: define, or find by version or commit, and order for one node or for all.
+
+    Raises BadOrder; then nothing was changed.
+    """
     from cloudly.problems import BadOrder
-    from cloudly.store import reading, wanted
+    from cloudly.store import reading, releases, wanted
     from interfaces.world import RealWorld, new_id, now_ms
 
     world = RealWorld()
     now, document = now_ms(world), policy.model_dump_json()
-    release = wanted.define_release(db, new, now)
+    release = (
+        releases.find_release(db, new)
+        if isinstance(new, str)
+        else wanted.define_release(db, new, now)
+    )
     if node is None:
         wanted.set_default(db, wanted.FIRST_FLEET, release, document)
         rows = [
@@ -173,7 +197,7 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
              row["succeeded"], row["never_again"])
             for row in rows
         ],
-        empty="No releases yet. `cloudly release set` defines one.",
+        empty="No releases yet. `cloudly release create` makes one of a compose file, `cloudly release set` of images.",
     )  # fmt: skip
 
 
@@ -189,7 +213,7 @@ def images_of(pairs: list[str]) -> dict[str, str]:
     images: dict[str, str] = {}
     for pair in pairs:
         service, _, image = pair.partition("=")
-        images[_matching(SERVICE, service, "--image")] = _matching(IMAGE, image, "--image")
+        images[matching(SERVICE, service, "--image")] = matching(IMAGE, image, "--image")
     return images
 
 
@@ -201,21 +225,7 @@ def labels_of(triples: list[str]) -> dict[str, dict[str, str]]:
         key, equals, value = rest.partition("=")
         if not equals:
             raise typer.BadParameter(f"--label {triple!r} is not service=key=value")
-        labels.setdefault(_matching(SERVICE, service, "--label"), {})[
-            _matching(LABEL, key, "--label")
+        labels.setdefault(matching(SERVICE, service, "--label"), {})[
+            matching(LABEL, key, "--label")
         ] = value
     return labels
-
-
-def _matching(form: re.Pattern[str], text: str, option: str) -> str:
-    if form.fullmatch(text) is None:
-        raise typer.BadParameter(f"{option} {text!r} is malformed; for example {EXAMPLES[option]}")
-    return text
-
-
-EXAMPLES = {
-    "version": "2.1.0",
-    "--release": "--release 8f3c1d2ab90e4c5f",
-    "--image": "--image main=registry.example/app@sha256:<64 hex digits>",
-    "--label": "--label main=io.balena.features.supervisor-api=1",
-}

@@ -23,16 +23,18 @@ class Ingredients:
 
 def target_release(db: Connection, release: int) -> TargetRelease:
     """A release in full, its services by name."""
-    commit = db.execute("SELECT commit_id FROM release WHERE id=?", (release,)).fetchone()[0]
+    commit, volumes, networks = db.execute(
+        "SELECT commit_id, volumes, networks FROM release WHERE id=?", (release,)
+    ).fetchone()
     rows = db.execute(
-        "SELECT s.id, s.name, r.id, r.image, r.labels FROM release_service r JOIN service s ON s.id=r.service"
-        " WHERE r.release=? ORDER BY s.name",
+        "SELECT s.id, s.name, r.id, r.image, r.labels, r.environment, r.composition"
+        " FROM release_service r JOIN service s ON s.id=r.service WHERE r.release=? ORDER BY s.name",
         (release,),
     ).fetchall()
     services = tuple(
-        TargetService(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows
+        TargetService(*row[:4], *(json.loads(text) for text in row[4:])) for row in rows
     )
-    return TargetRelease(release, commit, services)
+    return TargetRelease(release, commit, services, json.loads(volumes), json.loads(networks))
 
 
 def desired_state(db: Connection, deployment: str) -> DesiredState:

@@ -1,8 +1,7 @@
-"""Releases and desired state: what should run on a node, since when, and what must never run on it again."""
+"""Desired state: which release should run on a node, since when, and what must never run on it again."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from sqlite3 import Connection
 
@@ -10,24 +9,29 @@ from pydantic import ValidationError
 
 from cloudly.deployments import ORDERED
 from cloudly.problems import BadOrder
-from cloudly.store.targets import app_target, target_release
+from cloudly.store.releases import NewRelease, define_release, untellable
+from cloudly.store.targets import app_target
 from interfaces.desired import DesiredState
+
+__all__ = [
+    "FIRST_FLEET",
+    "NewRelease",
+    "Order",
+    "define_release",
+    "order",
+    "order_again",
+    "order_default",
+    "overtake",
+    "set_default",
+    "set_release",
+    "withdraw",
+]
 
 RESTORED = (
     "Cloudly was restored from a backup: check the target, then set the release that is wanted"
 )
 FIRST_FLEET = 1
 """Where nodes are that nobody has put elsewhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewRelease:
-    """A release as the operator defines it. The commit is its identity; it never changes."""
-
-    commit: str
-    version: str
-    images: dict[str, str]
-    labels: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,46 +44,6 @@ class Order:
     deployment: str
     now_ms: int
     rollback_of: str | None = None
-
-
-def define_release(db: Connection, new: NewRelease, now_ms: int) -> int:
-    """The release's id. Raises BadOrder when the commit is known with other contents."""
-    row = db.execute("SELECT id, version FROM release WHERE commit_id=?", (new.commit,)).fetchone()
-    if row is None:
-        return _insert_release(db, new, now_ms)
-    if row[1] != new.version or (new.images and _contents(db, row[0]) != (new.images, new.labels)):
-        raise BadOrder(
-            f"release {new.commit} is already defined as {row[1]} with other contents; a release never changes:"
-            " give the new contents a new --release"
-        )
-    return int(row[0])
-
-
-def _insert_release(db: Connection, new: NewRelease, now_ms: int) -> int:
-    if not new.images:
-        raise BadOrder(
-            f"release {new.commit} is not known yet: say what it runs with --image service=ref@sha256:..."
-        )
-    release = db.execute(
-        "INSERT INTO release(commit_id, version, created_at_ms) VALUES(?,?,?) RETURNING id",
-        (new.commit, new.version, now_ms),
-    ).fetchone()[0]
-    for service, image in sorted(new.images.items()):
-        db.execute("INSERT INTO service(name) VALUES(?) ON CONFLICT DO NOTHING", (service,))
-        db.execute(
-            "INSERT INTO release_service(release, service, image, labels)"
-            " SELECT ?, id, ?, ? FROM service WHERE name=?",
-            (release, image, json.dumps(new.labels.get(service, {}), sort_keys=True), service),
-        )
-    return int(release)
-
-
-def _contents(db: Connection, release: int) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    services = target_release(db, release).services
-    return (
-        {service.name: service.image for service in services},
-        {service.name: service.labels for service in services if service.labels},
-    )
 
 
 def order(db: Connection, new: Order) -> int:
@@ -173,13 +137,7 @@ def _tellable(db: Connection, new: Order) -> None:
         app = app_target(db, new.release, new.policy, new.deployment, new.rollback_of)
         DesiredState(generation=_generation(db, new.node) + 1, app=app)
     except ValidationError as problem:
-        raise _untellable(problem) from None
-
-
-def _untellable(problem: ValidationError) -> BadOrder:
-    first = problem.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(step) for step in first["loc"])
-    return BadOrder(f"this release cannot be told to a node: {where}: {first['msg']}")
+        raise untellable(problem) from None
 
 
 def _has_it(db: Connection, new: Order) -> bool:
@@ -198,7 +156,7 @@ def set_default(db: Connection, fleet: int, release: int, policy: str) -> None:
     try:
         app_target(db, release, policy, "any", None)
     except ValidationError as problem:
-        raise _untellable(problem) from None
+        raise untellable(problem) from None
     db.execute("UPDATE fleet SET release=?, policy=? WHERE id=?", (release, policy, fleet))
 
 

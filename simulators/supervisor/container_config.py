@@ -187,6 +187,14 @@ def _service(supervisor: Supervisor, app: AppTarget, service: ServiceTarget) -> 
     return body if docker_id is None else {**body, "dockerImageId": docker_id}
 
 
+def _mount(app: AppTarget, volume: str | dict[str, Any]) -> str | dict[str, Any]:
+    """A named volume is the app's own; memory has no source."""
+    if isinstance(volume, str):
+        return f"{app.app_id}_{volume}"
+    named = {"source": f"{app.app_id}_{volume['source']}"} if "source" in volume else {}
+    return volume | named
+
+
 def _config(
     supervisor: Supervisor, app: AppTarget, service: ServiceTarget, image: str
 ) -> dict[str, Any]:
@@ -198,7 +206,7 @@ def _config(
         "io.balena.service-name": service.name,
         "io.balena.app-uuid": app.uuid,
     }
-    mounts = [f"{app.app_id}_{volume}" for volume in service.volumes]
+    mounts = [_mount(app, volume) for volume in service.volumes]
     network = f"{app.uuid}_default"
     return {
         "image": image,

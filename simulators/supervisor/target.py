@@ -27,7 +27,8 @@ class ServiceTarget:
     environment: Mapping[str, str]
     labels: Mapping[str, str]
     running: bool = True
-    volumes: tuple[str, ...] = ()
+    volumes: tuple[str | dict[str, Any], ...] = ()
+    """As the composition has them: short, or in the long form."""
 
     @property
     def repository(self) -> str | None:

@@ -205,11 +205,13 @@ class Place:
         """The operator sets it for this node; returns the commit. `behaviour`: how its service misbehaves."""
         world, commit = self.cloudly_world, commit_of(version)
         labels = {"main": {BEHAVIOUR_LABEL: behaviour}} if behaviour else {}
-        new = wanted.NewRelease(commit, version, {"main": image or image_of(version)}, labels)
+        new = wanted.NewRelease(commit, version, {"main": image_of(version)}, labels)
         document, deployment, now = policy.model_dump_json(), new_id(world), now_ms(world)
 
         def order(db: sqlite3.Connection) -> None:
             release = wanted.define_release(db, new, now)
+            if image is not None:  # as an older Cloudly took it; this one refuses some
+                db.execute("UPDATE release_service SET image=? WHERE release=?", (image, release))
             node = reading.find(db, self.uuid)["id"]
             asked = wanted.Order(node, release, document, deployment, now)
             wanted.set_release(db, asked, again=False)
