@@ -134,8 +134,10 @@ def _built(events: Iterator[Any]) -> _Raw:
     anchors: dict[str, _Raw] = {}
     top = _Raw(1, "sequence")
     inside, documents = [top], 0
-    for event in events:
+    for count, event in enumerate(events):
         name, line = type(event).__name__, event.start_mark.line + 1
+        if count > 2 * MAX_NODES:  # a collection has two events
+            raise _Unreadable(line, f"the file has more than {MAX_NODES} nodes")
         if name == "DocumentStartEvent":
             documents += 1
             if documents > 1:

@@ -146,16 +146,19 @@ def _network_address(node: Node, reader: Reader) -> str | None:
     return found
 
 
+def is_address(text: str, version: int | None = None) -> bool:
+    try:
+        return version in {None, ipaddress.ip_address(text).version}
+    except ValueError:
+        return False
+
+
 def _address(version: int | None) -> Reading:
     def reading(node: Node, reader: Reader) -> str | None:
         found = text(node, reader)
         if found is None:
             return None
-        try:
-            is_it: int | None = ipaddress.ip_address(found).version
-        except ValueError:
-            is_it = None
-        if is_it is None or version not in {None, is_it}:
+        if not is_address(found, version):
             reader.refuse(
                 node, f"{quoted(found)} is no IP{f'v{version}' if version else ''} address"
             )

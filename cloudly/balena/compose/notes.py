@@ -63,6 +63,8 @@ class Notes:
     def refuse(self, at: Placed, reason: str) -> None:
         if len(self.problems) < MAX_TOLD:
             self.problems.append(Note(at.line, printable(at.path), reason))
+        elif len(self.problems) == MAX_TOLD:
+            self.problems.append(Note(at.line, "", f"and more from here: {MAX_TOLD} are told"))
 
     def warn(self, at: Placed, reason: str) -> None:
         if len(self.warnings) < MAX_TOLD:

@@ -10,6 +10,7 @@ import re
 from typing import Any, Final
 
 from cloudly.balena.compose.document import Kind, Mapping, Node, Scalar, Sequence
+from cloudly.balena.compose.networking import is_address
 from cloudly.balena.compose.notes import quoted
 from cloudly.balena.compose.values import Reader, kind_of, mapping, one_of, text, whole
 
@@ -44,6 +45,8 @@ def _port(node: Node, reader: Reader) -> str | None:
         reader.refuse(node, f"{quoted(short)}: both ranges must grow and be equally long")
     elif not 0 < inner[0] <= inner[-1] < 65536 or not 0 < host[0] <= host[-1] < 65536:
         reader.refuse(node, f"{quoted(short)}: a port is between 1 and 65535")
+    elif form["address"] and not is_address(form["address"]):
+        reader.refuse(node, f"{quoted(form['address'])} is no address of the host: {HOW}")
     elif _is_free(form["address"] or "", form["protocol"] or "tcp", host, node, reader):
         if form["host"] is None:
             reader.warn(node, "without a host port the Supervisor publishes it at the same number")
