@@ -47,12 +47,11 @@ def check(compose_file: ComposeFile, *, as_json: AsJson = False) -> None:
     from cloudly.balena.compose.read import read_compose
 
     problems: tuple[Note, ...] = ()
-    warnings: tuple[Note, ...] = ()
     try:
         composed = read_compose(_read(compose_file))
         warnings = composed.warnings
     except BadCompose as bad:
-        problems = bad.problems
+        problems, warnings = bad.problems, bad.warnings
     if as_json:
         print_json({"ok": not problems, "problems": _rows(problems), "warnings": _rows(warnings)})
     else:
@@ -77,7 +76,7 @@ def create(
 ) -> None:
     """Make a release of a compose file. Nothing is ordered: `cloudly release set` does that."""
     from cloudly.balena.compose.read import read_compose
-    from cloudly.store.releases import composed_release, define_release
+    from cloudly.store.releases import composed_release, define_release, used_again
     from interfaces.world import RealWorld, now_ms
 
     matching(VERSION, version, "--version")
@@ -87,10 +86,13 @@ def create(
     new = composed_release(composed, version, release)
     with opened(data_dir) as store:
         store.write_now(lambda db: define_release(db, new, now_ms(RealWorld())))
+        again = store.read(lambda db: used_again(db, new))
     if as_json:
         made = {"release": new.commit, "version": version, "images": new.images}
-        print_json(made | {"warnings": _rows(composed.warnings)})
+        print_json(made | {"warnings": _rows(composed.warnings), "used_again": again})
         return
+    for warning in again:
+        typer.echo(f"cloudly: warning: {warning}", err=True)
     _tell((), composed.warnings, err=True)
     typer.echo(f"release {version} is {new.commit}: {', '.join(new.images)}")
 

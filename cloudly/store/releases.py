@@ -102,6 +102,30 @@ def find_release(db: Connection, wanted: str) -> int:
     )
 
 
+def used_again(db: Connection, new: NewRelease) -> list[str]:
+    """A warning for each image that another release has under the very same name.
+
+    A Supervisor keeps an image per release (compose/application-manager.ts, `saveAndRemoveImages`). Where a container
+    goes on running with an image that stayed the same, it tries to remove the older release's by name; an engine
+    refuses that as long as the container runs, and the apply never ends (the second half of trap 4, by the same call).
+    """
+    earlier = {
+        row[0]: row[1]
+        for row in db.execute(
+            "SELECT i.image, r.version FROM release_service i JOIN release r ON r.id=i.release"
+            " WHERE r.commit_id<>? ORDER BY i.id",
+            (new.commit,),
+        )
+    }
+    return [
+        f"service {service}: release {earlier[image]} has this very image; a device that goes from one to the other"
+        f" never finishes, because its Supervisor cannot remove the older name under a running container: {HOW_TO},"
+        " also an image that stays the same"
+        for service, image in sorted(new.images.items())
+        if image in earlier
+    ]
+
+
 def sample_target(db: Connection, release: int, app_uuid: str) -> Any:
     """The very target state that a Supervisor gets with this release, for a device that there is not."""
     target = target_release(db, release)

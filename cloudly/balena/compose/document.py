@@ -161,12 +161,19 @@ def _begun(event: Any, line: int, anchors: dict[str, _Raw]) -> _Raw:
             raise _Unreadable(line, f"nothing is called &{printable(event.anchor)} before here")
         return anchors[event.anchor]
     if what == "scalar":
-        raw = _Raw(line, what, event.value, plain=event.implicit[0], tag=event.tag)
+        raw = _Raw(line, what, _joined(event.value), plain=event.implicit[0], tag=event.tag)
     else:
         raw = _Raw(line, what, tag=event.tag)
     if event.anchor is not None:
         anchors[event.anchor] = raw
     return raw
+
+
+def _joined(value: str) -> str:
+    """JSON writes a character beyond U+FFFF as two escapes; the parser leaves its halves."""
+    if UNSTORABLE.search(value) is None:
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 @dataclass

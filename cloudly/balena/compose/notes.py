@@ -7,8 +7,9 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from cloudly.problems import BadOrder
 
@@ -32,15 +33,16 @@ class Note:
 class BadCompose(BadOrder):
     """No release can be made from this compose file; `problems` are all its reasons, by line."""
 
-    def __init__(self, problems: list[Note]) -> None:
+    def __init__(self, problems: Iterable[Note], warnings: Iterable[Note] = ()) -> None:
         self.problems = tuple(sorted(set(problems)))
+        self.warnings = tuple(sorted(set(warnings)))
         super().__init__(
             "no release can be made from this compose file\n"
             + "\n".join(f"  {problem}" for problem in self.problems)
         )
 
-    def __reduce__(self) -> tuple[type[BadCompose], tuple[list[Note]]]:
-        return (BadCompose, (list(self.problems),))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (BadCompose, (self.problems, self.warnings))
 
 
 class Placed(Protocol):

@@ -60,7 +60,7 @@ def read_compose(document: bytes) -> Composed:
     _check_repositories(services, reader)
     _check_circles(services, reader)
     if notes.problems:
-        raise BadCompose(notes.problems)
+        raise BadCompose(notes.problems, notes.warnings)
     warnings = tuple(sorted(set(notes.warnings)))
     return Composed(services, volumes, networks, warnings, text_of(document))
 
