@@ -37,7 +37,7 @@ def set_(  # noqa: PLR0913 - options of a command
         list[str],
         typer.Argument(
             metavar="[NODE] VERSION",
-            help="The node (or --all), and the version or the commit of a release.",
+            help="The node (or --fleet, or --all), and the version or the commit of a release.",
         ),
     ],
     *,
@@ -48,6 +48,9 @@ def set_(  # noqa: PLR0913 - options of a command
     every_node: Annotated[
         bool, typer.Option("--all", help="Every node, and each that enrolls later.")
     ] = False,
+    fleet: Annotated[
+        str | None, typer.Option(help="Every node of that fleet, and each that enrolls into it.")
+    ] = None,
     image: Annotated[
         list[str] | None, typer.Option(help="service=ref@sha256:..., once per service.")
     ] = None,
@@ -75,8 +78,10 @@ def set_(  # noqa: PLR0913 - options of a command
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a release the desired state of one node or of all; with --release, define it first."""
-    node, version = _where(where, every_node=every_node)
+    """Make a release the desired state of a node, a fleet, or all; with --release, define it first."""
+    if fleet is not None and every_node:
+        raise typer.BadParameter("--fleet means one fleet and --all means each: give one of them")
+    node, version = _where(where, many=every_node or fleet is not None)
     new = _asked(version, release, images_of(image or []), labels_of(label or []))
     policy = policy_of(
         health_soak_s=health_soak,
@@ -86,7 +91,7 @@ def set_(  # noqa: PLR0913 - options of a command
         max_apply_attempts=max_apply_attempts,
     )
     with opened(data_dir) as store:
-        done = store.write_now(lambda db: apply(db, new, policy, node, again=again))
+        done = store.write_now(lambda db: apply(db, new, policy, node, again=again, fleet=fleet))
     if as_json:
         print_json(done)
         return
@@ -136,10 +141,16 @@ def _asked(
     return NewRelease(matching(COMMIT, commit, "--release"), version, images, labels)
 
 
-def apply(
-    db: Connection, new: NewRelease | str, policy: UpdatePolicy, node: str | None, *, again: bool
+def apply(  # noqa: PLR0913 - whom, what, how
+    db: Connection,
+    new: NewRelease | str,
+    policy: UpdatePolicy,
+    node: str | None,
+    *,
+    again: bool,
+    fleet: str | None = None,
 ) -> list[dict[str, object]]:
-    """One transaction: define, or find by version or commit, and order for one node or for all.
+    """One transaction: define, or find by version or commit, and order for one node, a fleet, or all of them.
 
     Raises BadOrder; then nothing was changed.
     """
@@ -155,11 +166,7 @@ def apply(
         else wanted.define_release(db, new, now)
     )
     if node is None:
-        wanted.set_default(db, wanted.FIRST_FLEET, release, document)
-        rows = [
-            (row["id"], row["node_id"])
-            for row in db.execute("SELECT id, node_id FROM node ORDER BY id")
-        ]
+        rows = _fleets_want(db, fleet, release, document)
     else:
         found = reading.find(db, node)
         rows = [(found["id"], found["node_id"])]
@@ -173,9 +180,27 @@ def apply(
             if node is not None:
                 raise
             generation, why = None, str(problem)  # one node's past must not stop the others
-        one = {"node": node_id, "generation": generation}
+        one: dict[str, object] = {"node": node_id, "generation": generation}
         done.append(one | ({"deployment": deployment} if generation else {"unchanged": why}))
     return done
+
+
+def _fleets_want(
+    db: Connection, fleet: str | None, release: int, policy: str
+) -> list[tuple[int, str]]:
+    """That fleet, or each, shall run it, also on nodes that enroll later. Returns the nodes there are."""
+    from cloudly.store import fleets, wanted
+
+    meant = fleets.listed(db) if fleet is None else [fleets.find(db, fleet)]
+    for one in meant:
+        wanted.set_default(db, one["id"], release, policy)
+    return [
+        (row["id"], row["node_id"])
+        for one in meant
+        for row in db.execute(
+            "SELECT id, node_id FROM node WHERE fleet=? ORDER BY id", (one["id"],)
+        )
+    ]
 
 
 @app.command("list")
@@ -201,11 +226,11 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     )  # fmt: skip
 
 
-def _where(where: list[str], *, every_node: bool) -> tuple[str | None, str]:
-    expected = 1 if every_node else 2
+def _where(where: list[str], *, many: bool) -> tuple[str | None, str]:
+    expected = 1 if many else 2
     if len(where) != expected:
-        raise typer.BadParameter("give NODE VERSION, or --all VERSION")
-    return (None if every_node else where[0]), where[-1]
+        raise typer.BadParameter("give NODE VERSION, --fleet FLEET VERSION, or --all VERSION")
+    return (None if many else where[0]), where[-1]
 
 
 def images_of(pairs: list[str]) -> dict[str, str]:

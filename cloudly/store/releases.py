@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from cloudly.balena.compose.read import Composed, commit_of
 from cloudly.balena.image import HOW_TO, digest_of, repository_of
-from cloudly.balena.target import TargetRelease, TargetService, target_state
+from cloudly.balena.target import Target, TargetRelease, TargetService, target_state
 from cloudly.problems import BadOrder
 from cloudly.store.targets import app_target, target_release
 from interfaces.desired import UpdatePolicy
@@ -129,7 +129,7 @@ def used_again(db: Connection, new: NewRelease) -> list[str]:
 def sample_target(db: Connection, release: int, app_uuid: str) -> Any:
     """The very target state that a Supervisor gets with this release, for a device that there is not."""
     target = target_release(db, release)
-    return json.loads(target_state(uuid=SAMPLE, name="sample", app_uuid=app_uuid, release=target))
+    return json.loads(target_state(uuid=SAMPLE, app_uuid=app_uuid, target=Target("sample", target)))
 
 
 def wanted_by(db: Connection, release: int) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cloudly.balena.compose.fields import LEFT_OUT, PASSED, REFUSED
 from cloudly.balena.compose.notes import BadCompose
 from cloudly.balena.compose.read import Composed, commit_of, read_compose
-from cloudly.balena.target import TargetRelease, TargetService, target_state
+from cloudly.balena.target import Target, TargetRelease, TargetService, target_state
 from interfaces.desired import AppTarget
 from interfaces.target_verdict import faults_of
 from tests.cloudly.given import UUID
@@ -84,7 +84,7 @@ def target_of(composed: Composed) -> dict[str, Any]:
     release = TargetRelease(
         1, commit_of(composed, "1"), services, composed.volumes, composed.networks
     )
-    body = target_state(uuid=UUID, name="kiosk", app_uuid="a" * 32, release=release)
+    body = target_state(uuid=UUID, app_uuid="a" * 32, target=Target("kiosk", release))
     device: dict[str, Any] = json.loads(body)[UUID]
     return device
 

@@ -6,10 +6,12 @@ from functools import partial
 
 import pytest
 
+from cloudly.cli.release import apply
 from cloudly.problems import BadOrder
 from cloudly.store import fleets, join_tokens
 from cloudly.store.fleets import Moved
 from cloudly.tokens import new_join_token
+from interfaces.desired import UpdatePolicy
 from interfaces.world import new_id, now_ms
 from tests.cloudly.given import HOUR_MS, UUID, Device, Plane
 
@@ -37,15 +39,10 @@ def move(plane: Plane, node_id: str, fleet: str) -> Moved:
     )
 
 
-def wants(plane: Plane, fleet: str, version: str) -> None:
-    """The fleet shall run that release from now on, as `release set --fleet` says it."""
-    release = next(row for row in plane.rows("release") if row["version"] == version)["id"]
-    plane.store.write_now(
-        lambda db: (
-            db.execute(
-                "UPDATE fleet SET release=?, policy='{}' WHERE name=?", (release, fleet)
-            ).rowcount
-        )
+def wants(plane: Plane, fleet: str, version: str) -> list[dict[str, object]]:
+    """`cloudly release set --fleet FLEET VERSION`."""
+    return plane.store.write_now(
+        lambda db: apply(db, version, UpdatePolicy(), None, again=False, fleet=fleet)
     )
 
 
@@ -67,6 +64,29 @@ async def test_a_node_comes_into_the_fleet_of_its_join_token_and_gets_what_that_
 
     assert (plane.node(UUID)["fleet"], plane.node(OTHER)["fleet"]) == ("lobby", "default")
     assert await version_of(device) == "1.0.0"
+
+
+async def test_a_release_for_one_fleet_leaves_the_others_as_they_are(plane: Plane) -> None:
+    make(plane, "lobby")
+    inside, outside = plane.device(), plane.device(OTHER)
+    await inside.ask(token_into(plane, 2))
+    await outside.ask(plane.join_token())
+    plane.release("1.0.0", OTHER)
+    plane.release("2.0.0", UUID)
+    plane.release("3.0.0", UUID)
+
+    done = wants(plane, "lobby", "2.0.0")
+
+    assert [one["node"] for one in done] == [UUID]
+    assert (await version_of(inside), await version_of(outside)) == ("2.0.0", "1.0.0")
+
+
+async def test_a_release_for_all_is_for_each_fleet(plane: Plane) -> None:
+    make(plane, "lobby")
+
+    plane.release("1.0.0")
+
+    assert [row["version"] for row in plane.store.read(fleets.listed)] == ["1.0.0", "1.0.0"]
 
 
 async def test_a_node_that_is_moved_gets_what_its_new_fleet_shall_run(plane: Plane) -> None:
