@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 import baserunner
+from cloudly.balena.compose.notes import BadCompose
+from cloudly.balena.compose.read import read_compose
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_FILES = ("docker-compose.yml", "compose.dev.yml")
@@ -18,7 +20,7 @@ COMPOSE_FILES = ("docker-compose.yml", "compose.dev.yml")
 # What the Supervisor keeps of a service (its src/compose/sanitise.ts); anything else is dropped with a warning.
 KEPT_BY_THE_SUPERVISOR = {
     *("build", "cap_add", "cap_drop", "environment", "labels", "mem_limit", "pids_limit"),
-    *("read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "tty", "ulimits"),
+    *("read_only", "restart", "security_opt", "stop_grace_period", "tty", "ulimits"),
     "volumes",
 }
 
@@ -46,9 +48,7 @@ def test_the_fleet_app_uses_only_fields_that_the_supervisor_keeps(agent: Any) ->
 def test_the_data_is_in_a_named_volume_because_the_supervisor_ignores_bind_mounts(
     agent: Any,
 ) -> None:
-    volumes = {line.partition(":")[0]: line.partition(":")[2] for line in agent["volumes"]}
-
-    assert volumes == {"baseos-data": "/data"}
+    assert [one for one in agent["volumes"] if isinstance(one, str)] == ["baseos-data:/data"]
     assert set(compose("docker-compose.yml")["volumes"]) == {"baseos-data"}
 
 
@@ -58,7 +58,8 @@ def test_the_supervisors_address_and_key_are_asked_for_by_label(agent: Any) -> N
 
 def test_the_container_can_write_to_nothing_but_its_volume_and_its_tmp(agent: Any) -> None:
     assert agent["read_only"] is True
-    assert agent["tmpfs"] == ["/tmp:mode=1777,size=8m"]  # noqa: S108 - the mount point itself
+    (tmp,) = [one for one in agent["volumes"] if isinstance(one, dict)]
+    assert tmp == {"type": "tmpfs", "target": "/tmp", "tmpfs": {"size": 8_388_608}}  # noqa: S108 - the mount point
     assert agent["tty"] is False
 
 
@@ -67,6 +68,19 @@ def test_the_container_has_only_the_capabilities_that_the_entrypoint_uses(agent:
     assert set(agent["cap_add"]) == {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
     assert agent["security_opt"] == ["no-new-privileges"]
     assert agent["ulimits"] == {"core": 0}
+
+
+def test_the_fleet_app_is_a_release_once_its_image_is_named_by_digest() -> None:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    image = "registry.example/v2/agent@sha256:" + "a1" * 32
+    built = re.sub(r"    build:\n(      .*\n)+", f"    image: {image}\n", text)
+
+    composed = read_compose(built.encode())
+
+    assert composed.warnings == ()
+    assert [one.name for one in composed.services] == ["baserunner"]
+    with pytest.raises(BadCompose, match="build"):
+        read_compose(text.encode())
 
 
 @pytest.mark.parametrize("name", COMPOSE_FILES)
