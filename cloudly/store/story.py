@@ -16,6 +16,7 @@ from cloudly.story import Chapter, Part, chapter
 MOST_GAPS = 500
 """On one page."""
 MOST_EPOCHS = 100
+ROUTINE = frozenset({"heartbeat-sent", "heartbeat-answered"})
 END = 2**62
 EPOCH = (
     "SELECT e.*, e.predecessor<>'' AND NOT EXISTS"
@@ -142,7 +143,13 @@ def newest_first(
         for lane, quiet in (("core", 0), ("log", 0), ("log", 1))
         if heartbeats or not quiet
     )
-    return heapq.merge(*sources, key=lambda fact: -fact.n)
+    merged = heapq.merge(*sources, key=lambda fact: -fact.n)
+    return merged if heartbeats else (fact for fact in merged if not _is_routine(fact))
+
+
+def _is_routine(fact: Kept) -> bool:
+    """A heartbeat that was answered, beside other facts in its chunk."""
+    return fact.event is not None and fact.event.kind in ROUTINE
 
 
 def _backwards(  # noqa: PLR0913, PLR0917 - the key of the index, and where to begin

@@ -208,6 +208,22 @@ async def test_heartbeats_are_left_out_unless_they_are_asked_for(
     assert all_of_it.count("heartbeat/1") == 3
 
 
+async def test_a_heartbeat_among_other_facts_of_a_batch_is_left_out_too(
+    plane: Plane, device: Device
+) -> None:
+    device.fact("heartbeat/1", "resting", "sending", lane="log", kind="heartbeat-sent")
+    device.fact("app-update/1", "", "", lane="log", kind="lines")
+    device.fact("heartbeat/1", "resting", "sending", lane="log", kind="heartbeat-sent")
+    await device.ship(device.batch(lane="log"))
+
+    def kinds(*, heartbeats: bool) -> list[str]:
+        (one,) = chapters(plane, heartbeats=heartbeats)
+        return [line.kind for line in one.lines]
+
+    assert kinds(heartbeats=False) == ["lines"]
+    assert kinds(heartbeats=True) == ["heartbeat-sent", "lines", "heartbeat-sent"]
+
+
 @pytest.mark.parametrize(
     "before",
     ["", "1", "x.y", "1.-2", "9" * 30 + ".1", "1." + "9" * 30, "1.2.3", "<script>", "1.2 "],
