@@ -35,6 +35,7 @@ from baserunner.report import Seen, look_at_supervisor, report
 from baserunner.retention import make_room
 from baserunner.settings import Settings
 from baserunner.shared import Neighbours
+from baserunner.trust import verification
 from baserunner.watchdog import Watchdog
 from interfaces.heartbeat import HeartbeatRequest
 from interfaces.world import World, new_id, now_ms
@@ -276,7 +277,9 @@ def neighbours(  # noqa: PLR0913 - the seams, each once
         world=world,
         clock=Clock(world),
         cloudly=HttpCloudly(
-            _client(settings.cloudly_url, cloudly_transport), settings.cloudly_url, world
+            _client(settings.cloudly_url, cloudly_transport, ca=settings.cloudly_ca),
+            settings.cloudly_url,
+            world,
         ),
         supervisor=supervisor,
         host=host or RealHost(settings.data_dir),
@@ -288,11 +291,13 @@ def neighbours(  # noqa: PLR0913 - the seams, each once
     )
 
 
-def _client(url: str, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
-    """A client of one neighbour. Certificates are loaded only for https: they cost memory and 100 ms of CPU."""
+def _client(
+    url: str, transport: httpx.AsyncBaseTransport | None, *, ca: str | None = None
+) -> httpx.AsyncClient:
+    """A client of one neighbour."""
     return httpx.AsyncClient(
         transport=transport,
-        verify=url.startswith("https://"),
+        verify=verification(url, ca),
         timeout=httpx.Timeout(15.0),
         headers={"User-Agent": f"baserunner/{__version__}"},
         trust_env=False,

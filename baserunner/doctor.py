@@ -18,6 +18,7 @@ from baserunner.place import home_in, read_data_dir
 from baserunner.problems import IdentityProblem, NeighbourProblem, SettingsProblem
 from baserunner.report import SKEWED_S
 from baserunner.settings import Environment, Settings, read_settings
+from baserunner.trust import verification, why_distrusted
 from baserunner.words import said
 from interfaces.world import RealWorld
 from journal.lock import holder
@@ -56,8 +57,11 @@ async def examine(environment: Environment) -> list[Finding]:
         *_here(settings.data_dir),
         _identity(settings),
     ]
-    async with httpx.AsyncClient(timeout=WITHIN_S, trust_env=False) as client:
+    trusted = verification(settings.cloudly_url, settings.cloudly_ca)
+    async with httpx.AsyncClient(timeout=WITHIN_S, trust_env=False, verify=trusted) as client:
         findings += await _cloudly(client, settings)
+    plain = verification(settings.supervisor_address or "", None)
+    async with httpx.AsyncClient(timeout=WITHIN_S, trust_env=False, verify=plain) as client:
         findings.append(await _supervisor(client, settings))
     return findings
 
@@ -183,6 +187,8 @@ async def _cloudly(client: httpx.AsyncClient, settings: Settings) -> list[Findin
     try:
         response = await client.get(settings.cloudly_url + "/healthz", follow_redirects=False)
     except httpx.HTTPError as error:
+        if (distrust := why_distrusted(error)) is not None:
+            return [Finding("bad", "cloudly", f"cannot be trusted: {distrust.seen}", distrust.todo)]
         return [
             Finding(
                 "bad",

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from baserunner.boot_config import read_boot_config
 from baserunner.place import home_in, read_data_dir
 from baserunner.problems import SettingsProblem
 
@@ -42,6 +43,8 @@ class Settings:
     log_level: str
     anchor_dir: Path | None = None
     """Outside the data directory: where to hold how far the journal had come."""
+    cloudly_ca: str | None = None
+    """PEM of a CA to trust for Cloudly, beside the public ones."""
 
     @property
     def home(self) -> Path:
@@ -53,7 +56,9 @@ def read_settings(environment: Environment) -> Settings:
 
     Raises SettingsProblem: one line that names the variable and gives an example.
     """
-    values = {name: value.strip() for name, value in environment.items() if value.strip()}
+    values = _with_boot_config(
+        {name: value.strip() for name, value in environment.items() if value.strip()}
+    )
     for name in SECRETS:
         environment.pop(name, None)
     settings = Settings(
@@ -69,6 +74,7 @@ def read_settings(environment: Environment) -> Settings:
         supervisor_poll_s=_seconds(values, "BASEOS_SUPERVISOR_POLL_S", 2.0),
         log_level=_choice(values, "BASEOS_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
         anchor_dir=_directory(values, "BASEOS_ANCHOR_DIR"),
+        cloudly_ca=_certificate(values, "BASEOS_CLOUDLY_CA"),
     )
     _check_together(settings)
     return settings
@@ -151,6 +157,28 @@ def _directory(values: Environment, name: str) -> Path | None:
     if raw is not None and not raw.startswith("/"):
         raise SettingsProblem(f"{name} must be a whole path; for example {name}=/anchor")
     return Path(raw) if raw else None
+
+
+def _certificate(values: Environment, name: str) -> str | None:
+    raw = values.get(name)
+    if raw is None:
+        return None
+    from baserunner.trust import read_ca  # loads TLS, which an agent without it need not
+
+    try:
+        return read_ca(raw)
+    except OSError as error:
+        raise SettingsProblem(f"{name}: its file cannot be read: {error.strerror}") from None
+    except ValueError as problem:
+        raise SettingsProblem(
+            f"{name} is malformed: {problem}; give what `cloudly ca show --base64` prints, or a file"
+        ) from None
+
+
+def _with_boot_config(values: dict[str, str]) -> dict[str, str]:
+    """What the host's config.json says of Cloudly, where it is mounted; a variable of the same meaning wins."""
+    where = _directory(values, "BASEOS_CONFIG_JSON")
+    return values if where is None else read_boot_config(where) | values
 
 
 def _choice(values: Environment, name: str, allowed: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -23,9 +24,12 @@ from starlette.types import ASGIApp
 from cloudly.app import create_app
 from cloudly.http.live import Closing
 from cloudly.problems import AlreadyServing
-from cloudly.settings import Settings, check_exposure
+from cloudly.settings import Settings, check_exposure, check_tls
 from cloudly.store.store import Store
+from cloudly.tls.serving import ServedTls, described, open_tls
 from interfaces.world import RealWorld
+
+log = logging.getLogger("cloudly")
 
 GRACE_S = 8  # compose and balena kill after 10
 KEEP_ALIVE_S = (
@@ -36,9 +40,18 @@ KEEP_ALIVE_S = (
 class Server(uvicorn.Server):
     """uvicorn's, and live pages hear of the signal before it waits for them."""
 
-    def __init__(self, config: uvicorn.Config, closing: Closing) -> None:
+    def __init__(
+        self, config: uvicorn.Config, closing: Closing, tls: ServedTls | None = None
+    ) -> None:
         super().__init__(config)
         self._closing = closing
+        self._tls = tls
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; the certificate is looked at once a minute."""
+        if self._tls is not None:
+            self._tls.look()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._closing.now = True
@@ -52,13 +65,18 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> int:
     """Serve until told to stop; returns the exit code. Raises CloudlyProblem, OSError."""
     check_exposure(settings)
+    check_tls(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _only_server(settings.data_dir):
         world = RealWorld()
+        tls = open_tls(settings, world)
+        if tls is not None:
+            log.info("TLS (%s): %s", settings.tls_mode, described(tls.certificate))
         store = Store.open(settings.data_dir, world)
         closing = Closing()
         try:
-            server = _server(create_app(store, world, settings, closing=closing), settings, closing)
+            app = create_app(store, world, settings, closing=closing)
+            server = Server(_config(app, settings, tls), closing, tls)
             store.when_broken(server.stop)
             _run(server)
         finally:
@@ -66,8 +84,8 @@ def serve(settings: Settings) -> int:
         return 1 if store.broken else 0
 
 
-def _server(app: ASGIApp, settings: Settings, closing: Closing) -> Server:
-    config = uvicorn.Config(
+def _config(app: ASGIApp, settings: Settings, tls: ServedTls | None) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -77,8 +95,8 @@ def _server(app: ASGIApp, settings: Settings, closing: Closing) -> Server:
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=KEEP_ALIVE_S,
         lifespan="off",
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls.context,
     )
-    return Server(config, closing)
 
 
 def _run(server: Server) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cloudly.problems import BadSettings
 
@@ -22,11 +25,42 @@ VARIABLES = {
     "log_level":         ("CLOUDLY_LOG_LEVEL",         "INFO"),
     "registry_service":  ("CLOUDLY_REGISTRY_SERVICE",  "registry.example"),
     "registry_issuer":   ("CLOUDLY_REGISTRY_ISSUER",   "cloudly"),
+    "public_url":        ("CLOUDLY_PUBLIC_URL",        "https://cloudly.example:8443"),
+    "tls":               ("CLOUDLY_TLS",               "self"),
+    "tls_cert":          ("CLOUDLY_TLS_CERT",          "/etc/cloudly/tls.crt"),
+    "tls_key":           ("CLOUDLY_TLS_KEY",           "/etc/cloudly/tls.key"),
+    "root_ca":           ("CLOUDLY_ROOT_CA",           "/etc/cloudly/root-ca.crt"),
 }
 # fmt: on
 
 REGISTRY_HOST = r"^(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9.-]+:[0-9]{1,5})$"
 """With a dot or a port: `app/web` without one would be a repository of Docker's own registry."""
+
+
+class TlsMode(StrEnum):
+    OFF = "off"
+    """Plain HTTP: for a proxy in front that has the certificate, or a desk."""
+    FILES = "files"
+    """The deployer's certificate and key."""
+    SELF = "self"
+    """A certificate by a CA that Cloudly makes, for the host of the public URL."""
+
+
+def _address(text: str) -> str:
+    """Scheme, host and port, and nothing else: a Supervisor drops a path. Raises ValueError."""
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole or parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("it must be http(s)://host or http(s)://host:port")
+    if parts.path.strip("/"):
+        raise ValueError("it may have no path: a balena Supervisor would drop it")
+    return text.rstrip("/")
+
+
+Address = Annotated[str, Field(max_length=500), AfterValidator(_address)]
 
 
 class Settings(BaseModel):
@@ -45,6 +79,20 @@ class Settings(BaseModel):
     registry_service: str | None = Field(default=None, max_length=255, pattern=REGISTRY_HOST)
     """The registry that Cloudly is the token server of, as image references name its host; None: of none."""
     registry_issuer: str = Field(default="cloudly", pattern="^[A-Za-z0-9._:/-]{1,200}$")
+    public_url: Address | None = None
+    """How devices reach Cloudly."""
+    tls: TlsMode | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    root_ca: Path | None = None
+    """What devices must trust beside the public CAs, where it is not the self-made one: a company's own root."""
+
+    @property
+    def tls_mode(self) -> TlsMode:
+        """As set; files that are given mean that they are to be served."""
+        if self.tls is not None:
+            return self.tls
+        return TlsMode.FILES if self.tls_cert or self.tls_key else TlsMode.OFF
 
 
 def from_environment(environ: Mapping[str, str], **options: object) -> Settings:
@@ -86,4 +134,30 @@ def check_exposure(settings: Settings) -> None:
         raise BadSettings(
             f"The page has no login yet and would be open to everyone who reaches {settings.host}:"
             " serve without it (--no-page), or say --insecure-page if the network around it is yours alone"
+        )
+
+
+def check_tls(settings: Settings) -> None:
+    """What must be set together. Raises BadSettings."""
+    mode, url = settings.tls_mode, settings.public_url
+    for variable, value, needed in (
+        ("CLOUDLY_TLS_CERT", settings.tls_cert, mode is TlsMode.FILES),
+        ("CLOUDLY_TLS_KEY", settings.tls_key, mode is TlsMode.FILES),
+    ):
+        if needed and value is None:
+            raise BadSettings(
+                f"{variable} is not set: with CLOUDLY_TLS=files both it and its partner are needed,"
+                " for example CLOUDLY_TLS_CERT=/etc/cloudly/tls.crt CLOUDLY_TLS_KEY=/etc/cloudly/tls.key"
+            )
+        if value is not None and not needed:
+            raise BadSettings(f"{variable} is set, but CLOUDLY_TLS={mode} does not use it")
+    if mode is TlsMode.SELF and url is None:
+        raise BadSettings(
+            "CLOUDLY_PUBLIC_URL is not set: the certificate is made for its host, for example"
+            " CLOUDLY_PUBLIC_URL=https://cloudly.example:8443"
+        )
+    if mode is not TlsMode.OFF and url is not None and url.startswith("http://"):
+        raise BadSettings(
+            f"CLOUDLY_PUBLIC_URL is http://, but with CLOUDLY_TLS={mode} Cloudly speaks TLS only:"
+            " say https://"
         )

@@ -17,6 +17,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from baserunner.problems import Malformed, Unreachable
+from baserunner.trust import why_distrusted
 
 M = TypeVar("M", bound=BaseModel)
 MAX_ANSWER_BYTES = 1_048_576
@@ -195,5 +196,8 @@ def _all_finite(value: object) -> bool:
 
 def _plain(error: Exception) -> str:
     """The kind of error and its text; httpx's texts of these kinds hold no URL and no header."""
+    distrust = why_distrusted(error)
+    if distrust is not None:
+        return f"{distrust.seen}: {distrust.todo}"
     text = str(error) if isinstance(error, httpx.TransportError) else ""
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cloudly.cli import fleet, node, registry, release, token
+from cloudly.cli import ca, fleet, node, registry, release, token
 from cloudly.cli.serving import serve
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.add_typer(token.app, name="token")
 app.add_typer(node.app, name="node")
 app.add_typer(release.app, name="release")
 app.add_typer(registry.app, name="registry")
+app.add_typer(ca.app, name="ca")
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from cloudly.cli.common import DataDir, settings_of
 
 
-def serve(
+def serve(  # noqa: PLR0913 - one per setting
     *,
     data_dir: DataDir = None,
     host: Annotated[
@@ -28,6 +29,26 @@ def serve(
             help="The page has no login yet: serve it to everyone who reaches this host.",
         ),
     ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(help="How devices reach it, https://host:port. [env: CLOUDLY_PUBLIC_URL]"),
+    ] = None,
+    tls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="off|files|self",
+            help="self: by a CA of its own, for the host of the public URL. [env: CLOUDLY_TLS]",
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate and chain, PEM; read again when it changes. [env: CLOUDLY_TLS_CERT]"
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="Its key, PEM. [env: CLOUDLY_TLS_KEY]")
+    ] = None,
 ) -> None:
     """Serve devices and the page until SIGTERM.
 
@@ -37,6 +58,16 @@ def serve(
     from cloudly.logs import configure
     from cloudly.serve import serve as run
 
-    settings = settings_of(data_dir, host=host, port=port, page=page, insecure_page=insecure_page)
+    settings = settings_of(
+        data_dir,
+        host=host,
+        port=port,
+        page=page,
+        insecure_page=insecure_page,
+        public_url=public_url,
+        tls=tls,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+    )
     configure(settings.log_level)
     raise typer.Exit(run(settings))
