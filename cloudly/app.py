@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from cloudly.balena import host
 from cloudly.balena.api import SupervisorApi
 from cloudly.balena.registry import RegistryTokens
 from cloudly.http import answers
@@ -32,6 +33,7 @@ def create_app(
         *DeviceApi(store, world, settings).routes(),
         *SupervisorApi(store, world, settings).routes(),
         *RegistryTokens(store, world, settings).routes(),
+        *host.routes(),
         Route("/healthz", _health(store), methods=["GET"]),
     ]
     if settings.page:

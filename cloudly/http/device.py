@@ -25,6 +25,7 @@ from cloudly.store.joining import Ask
 from cloudly.store.nodes import Beat, Caller, stable_hash
 from cloudly.store.store import Store
 from cloudly.store.voices import uptime_ms
+from cloudly.tickets import Tickets
 from cloudly.tokens import bearer, fingerprint, new_nonce
 from cloudly.voices import Voice
 from interfaces.enrollment import RegisterAnswer, RegisterRequest
@@ -56,6 +57,7 @@ class DeviceApi:
         self._store = store
         self._world = world
         self._settings = settings
+        self._tickets = Tickets(settings.data_dir, world)
 
     def routes(self) -> list[Route]:
         return [
@@ -65,11 +67,13 @@ class DeviceApi:
         ]
 
     async def register(self, request: Request) -> Response:
-        join_token = join_token_of(request, self._store)
+        ticket = self._ticket_of(request)
+        join_token = "" if ticket else join_token_of(request, self._store)
         asked = parse(RegisterRequest, await self._body(request, MAX_REGISTER))
         enrolled = await self._store.enroll(
             Ask(
                 join_token=join_token,
+                ticket=ticket,
                 node_id=asked.node_id,
                 secret=asked.enrollment_secret.get_secret_value(),
                 epoch=asked.epoch,
@@ -124,6 +128,13 @@ class DeviceApi:
             next_after_s=next_after_s(self._store.waiting),
         )
         return json_answer(answer)
+
+    def _ticket_of(self, request: Request) -> int | None:
+        """Whose enrollment ticket a request comes with; None: it comes with none."""
+        presented = bearer(request.headers.get("authorization"))
+        if presented is None:
+            return None
+        return self._store.read(lambda db: self._tickets.node_of(db, presented))
 
     def _caller(self, request: Request) -> Caller:
         token = bearer(request.headers.get("authorization"))

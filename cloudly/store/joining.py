@@ -54,6 +54,8 @@ class Ask:
     now_ms: int
     nonce: str
     deployment: str
+    ticket: int | None = None
+    """The node whose enrollment ticket it came with, in a join token's place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ def _judge(
     db: Connection, ask: Ask | DeviceAsk, half: Half, presented: bytes
 ) -> tuple[Admission, JoinToken]:
     """Whether one half of a node is admitted, and as what; nothing is written. Raises Refused."""
-    token = join_token(db, ask.join_token)
+    token = _token_of(db, ask)
     node = db.execute(STANDING, (ask.node_id,)).fetchone()
     used = token and node and db.execute(USE[half], (token.id, node["id"])).fetchone()
     use = Use(used[0]) if used else None
@@ -210,6 +212,22 @@ def _admit(
         db.execute("UPDATE node SET revoked_at_ms=NULL WHERE id=?", (node,))
     db.execute(RECORD[half], (token.id, node, presented, ask.now_ms))
     return admission, node
+
+
+def _token_of(db: Connection, ask: Ask | DeviceAsk) -> JoinToken | None:
+    """The join token that it comes with, or that its ticket stands for. Raises Refused."""
+    ticket = ask.ticket if isinstance(ask, Ask) else None
+    if ticket is None:
+        return join_token(db, ask.join_token)
+    own = db.execute("SELECT 1 FROM node WHERE id=? AND node_id=?", (ticket, ask.node_id))
+    if own.fetchone() is None:
+        raise Refused("token-unknown", "It is the enrollment ticket of another node.")
+    row = db.execute(
+        "SELECT t.id, t.uses_left, NULL, t.revoked_at_ms FROM join_use u JOIN join_token t ON t.id=u.token"
+        " WHERE u.node=? AND u.device_key_hash IS NOT NULL ORDER BY u.at_ms DESC, t.id DESC LIMIT 1",
+        (ticket,),
+    ).fetchone()  # no expiry: its Supervisor came in time, and downloading the agent may take long
+    return None if row is None else JoinToken(*row)
 
 
 def _standing(node: Row | None, half: Half) -> Standing:
