@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cloudly.cli import ca, fleet, node, registry, release, token
+from cloudly.cli import ca, fleet, image, node, registry, release, token
 from cloudly.cli.serving import serve
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.add_typer(node.app, name="node")
 app.add_typer(release.app, name="release")
 app.add_typer(registry.app, name="registry")
 app.add_typer(ca.app, name="ca")
+app.add_typer(image.app, name="image")
 
 
 @app.callback(invoke_without_command=True)

@@ -46,3 +46,12 @@ def revoke(db: Connection, token: int, now_ms: int) -> None:
     )
     if done.rowcount == 0:
         raise BadOrder(f"there is no join token {token}: `cloudly token list` shows them")
+
+
+def find(db: Connection, token: str) -> Row | None:
+    """What is known of that token: id, fleet, uses_left, expires_at_ms, revoked_at_ms; None: it is none of ours."""
+    row: Row | None = db.execute(
+        "SELECT id, fleet, uses_left, expires_at_ms, revoked_at_ms FROM join_token WHERE hash=?",
+        (fingerprint(token),),
+    ).fetchone()
+    return row
