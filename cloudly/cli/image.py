@@ -69,7 +69,7 @@ def configure(  # noqa: PLR0913 - one per key of the file
     if fleet is not None and not new_token:
         raise typer.BadParameter("--fleet is for --new-token: a token that there is has its fleet")
     options.check_forms(device_type=device_type, hostname=hostname, name=name, registry=registry)
-    fresh = home.Fresh(token_name, token_uses, duration_s(token_expires), fleet)
+    fresh = home.Fresh(token_name, token_uses, duration_s(token_expires), fleet or "default")
     logs, poll_ms = options.address_of(logs_endpoint), options.poll_ms(poll)
     with _cloudly(data_dir, public_url) as (settings, store):
         at_home = store is not None
@@ -84,7 +84,7 @@ def configure(  # noqa: PLR0913 - one per key of the file
                 join_token="",
                 root_ca=to.root_ca,
                 device_type=device_type,
-                registry=registry,
+                registry=registry or settings.registry_service,
                 listen_port=listen_port,
                 poll_ms=poll_ms,
                 device_name=name,

@@ -38,12 +38,17 @@ TokenUses = Annotated[
 Expires = Annotated[
     str, typer.Option(help="After how long the new token admits nobody: 24h, 7d, never.")
 ]
-FleetName = Annotated[str | None, typer.Option(help="Of the new token; default: the first.")]
+FleetName = Annotated[
+    str | None, typer.Option(help="Into which the new token's nodes come; else the first.")
+]
 DeviceType = Annotated[
     str | None, typer.Option(help="As balena calls it; default: what the image says.")
 ]
 LogsEndpoint = Annotated[str | None, typer.Option(help="Where logs go, https; default: Cloudly.")]
-Registry = Annotated[str | None, typer.Option(help="registryEndpoint: host of a private registry.")]
+Registry = Annotated[
+    str | None,
+    typer.Option(help="registryEndpoint; else the registry that Cloudly is the token server of."),
+]
 Poll = Annotated[str, typer.Option(help="How often the Supervisor asks by itself: 1m to 24h.")]
 ListenPort = Annotated[
     int, typer.Option(min=1024, max=65535, help="Of the Supervisor's local API.")

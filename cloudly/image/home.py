@@ -12,14 +12,13 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from sqlite3 import Connection
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from cloudly.problems import BadOrder, BadSettings
 from cloudly.settings import Settings, TlsMode
-from cloudly.store import join_tokens
+from cloudly.store import fleets, join_tokens
 from cloudly.store.store import Store
 from cloudly.tls import deployed
 from cloudly.tls.kept import Kept
@@ -152,30 +151,14 @@ class Fresh:
     uses: int = 1
     lasts_s: int = 0
     """0: for ever."""
-    fleet: str | None = None
+    fleet: str = "default"
 
 
 def make_token(store: Store, world: World, fresh: Fresh) -> Token:
     """Raises BadOrder when there is no such fleet."""
     now, text = now_ms(world), new_join_token(world)
     ends = now + fresh.lasts_s * 1000 if fresh.lasts_s else None
-    new = join_tokens.NewToken(text, fresh.name, fresh.uses, now, ends)
-
-    def create(db: Connection) -> tuple[int, int]:
-        fleet = _fleet(db, fresh.fleet)
-        made = join_tokens.create(db, new)
-        db.execute("UPDATE join_token SET fleet=? WHERE id=?", (fleet, made))
-        return made, fleet
-
-    made, fleet = store.write_now(create)
-    return Token(text, fleet, made, is_new=True)
-
-
-def _fleet(db: Connection, name: str | None) -> int:
-    if name is None:
-        return FIRST_FLEET
-    row = db.execute("SELECT id FROM fleet WHERE name=?", (name,)).fetchone()
-    if row is None:
-        known = ", ".join(str(one[0]) for one in db.execute("SELECT name FROM fleet ORDER BY id"))
-        raise BadOrder(f"there is no fleet {name!r}; there is {known}")
-    return int(row[0])
+    into = int(store.read(lambda db: fleets.find(db, fresh.fleet))["id"])
+    new = join_tokens.NewToken(text, fresh.name, fresh.uses, now, ends, into)
+    made = store.write_now(lambda db: join_tokens.create(db, new))
+    return Token(text, into, made, is_new=True)

@@ -122,7 +122,7 @@ def test_a_token_of_a_file_or_of_standard_input_is_looked_up_first(
         (("--new-token", "--hostname", "a b"), 2, "--hostname 'a b' is malformed"),
         (("--new-token", "--name", "a\nb"), 2, "is malformed"),
         (("--new-token", "--device-type", "intel-nuc"), 1, "the image is for raspberrypi4-64"),
-        (("--new-token", "--fleet", "none"), 1, "there is no fleet 'none'; there is default"),
+        (("--new-token", "--fleet", "none"), 1, "there is no fleet 'none'"),
         (("--new-token", "--root-ca", "/none"), 2, "--root-ca (/none) cannot be read"),
         (("--new-token", "--public-url", "cloudly"), 2, "CLOUDLY_PUBLIC_URL is malformed"),
         (("--new-token", "--logs-endpoint", "http://l.example"), 2, "crashes at boot"),

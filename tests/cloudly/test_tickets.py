@@ -137,8 +137,13 @@ async def test_a_supervisor_cannot_register_with_a_ticket(plane: Plane) -> None:
 async def test_a_new_key_of_the_supervisor_ends_the_old_ticket(plane: Plane) -> None:
     await register(plane, plane.join_token())
     old = ticket_of(plane)
-    await register(plane, plane.join_token(), key=KEY[::-1])
+    exchanged = await plane.client.post(
+        "/api-key/device/1/device-key",
+        json={"apiKey": KEY[::-1]},
+        headers=bearer(plane.join_token()),
+    )
 
+    assert exchanged.status_code == 200
     assert ticket_of(plane) != old
     assert code_of(await plane.device().ask(old)) == (401, "token-unknown")
     assert (await plane.device().ask(ticket_of(plane))).status_code == 201
