@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cloudly.balena import host
+from cloudly.balena.agent_environment import AgentEnvironment
 from cloudly.balena.api import SupervisorApi
 from cloudly.balena.registry import RegistryTokens
 from cloudly.http import answers
@@ -29,6 +30,7 @@ def create_app(
     """Cloudly as an ASGI app. The caller opened the store and closes it."""
     app = FastAPI(title="Cloudly", docs_url=None, redoc_url=None, openapi_url=None)
     answers.install(app)
+    store.devices.completed = AgentEnvironment(store, world, settings).completed
     routes: list[BaseRoute] = [
         *DeviceApi(store, world, settings).routes(),
         *SupervisorApi(store, world, settings).routes(),

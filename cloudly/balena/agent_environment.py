@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cryptography.hazmat.primitives import serialization
 
+from cloudly.balena.target import Target
 from cloudly.settings import Settings, TlsMode
 from cloudly.store.store import Store
 from cloudly.tickets import Tickets
@@ -39,6 +41,16 @@ class AgentEnvironment:
             self._fixed["BASEOS_CLOUDLY_URL"] = settings.public_url
             if (ca := _root_ca(settings, world)) is not None:
                 self._fixed["BASEOS_CLOUDLY_CA"] = base64.b64encode(ca).decode()
+
+    def completed(self, device: int, target: Target) -> Target:
+        """The target with what its agent is given."""
+        if target.release is None:
+            return target
+        services = tuple(
+            replace(one, environment=self.added_to(one.environment, one.labels, device=device))
+            for one in target.release.services
+        )
+        return replace(target, release=replace(target.release, services=services))
 
     def added_to(
         self, environment: Mapping[str, str], labels: Mapping[str, str], *, device: int

@@ -9,12 +9,13 @@ Rules:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from sqlite3 import Connection
 from typing import Any
 
 from cloudly.balena.report import Difference, merge
-from cloudly.balena.target import etag, target_state
+from cloudly.balena.target import Target, etag, target_state
 from cloudly.problems import Refused
 from cloudly.store import joining, targets
 from cloudly.store.group import Group
@@ -30,6 +31,8 @@ class Devices:
         self._group = group
         self._app_uuid = app_uuid
         self._targets: OrderedDict[targets.Ingredients, tuple[bytes, str]] = OrderedDict()
+        self.completed: Callable[[int, Target], Target] = lambda _device, target: target
+        """What is added to a node's target beside its release; the same for the same ingredients."""
         self._measured: dict[int, tuple[int, str]] = {}
         self._seen: dict[int, int] = {}
 
@@ -38,7 +41,7 @@ class Devices:
         made_of = targets.ingredients(self._connection, device)
         known = self._targets.get(made_of)
         if known is None:
-            target = targets.target_of(self._connection, device)
+            target = self.completed(device, targets.target_of(self._connection, device))
             body = target_state(uuid=uuid, app_uuid=self._app_uuid, target=target)
             known = self._targets[made_of] = (body, etag(body))
             if len(self._targets) > KEPT_TARGETS:

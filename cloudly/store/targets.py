@@ -19,6 +19,8 @@ class Ingredients:
     release: int | None
     withdrawn: bool
     config: str
+    key_hash: bytes | None
+    """Of its Supervisor's key, which its agent's enrollment ticket is made of."""
 
 
 def target_release(db: Connection, release: int) -> TargetRelease:
@@ -71,12 +73,12 @@ def ingredients(db: Connection, node: int) -> Ingredients:
     row = db.execute(
         "SELECT CASE coalesce(b.name, '') WHEN '' THEN n.hostname ELSE b.name END, p.release, d.node IS NOT NULL,"
         " (SELECT json_group_object(c.name, c.value) FROM"
-        "  (SELECT name, value FROM device_config WHERE node=n.id ORDER BY name) c)"
+        "  (SELECT name, value FROM device_config WHERE node=n.id ORDER BY name) c), b.key_hash"
         " FROM node n LEFT JOIN device b ON b.node=n.id LEFT JOIN desired d ON d.node=n.id"
         " LEFT JOIN deployment p ON p.deployment=d.deployment WHERE n.id=?",
         (node,),
     ).fetchone()
-    return Ingredients(node, row[0], row[1], bool(row[2]) and row[1] is None, row[3])
+    return Ingredients(node, row[0], row[1], bool(row[2]) and row[1] is None, row[3], row[4])
 
 
 def target_of(db: Connection, node: int) -> Target:

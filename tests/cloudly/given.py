@@ -78,13 +78,20 @@ class Plane:
             )
         )
 
-    def release(self, version: str, node: str | None = None, *, again: bool = False) -> Any:
+    def release(
+        self,
+        version: str,
+        node: str | None = None,
+        *,
+        again: bool = False,
+        labels: dict[str, dict[str, str]] | None = None,
+    ) -> Any:
         """Define a release and order it; returns the deployment id (of the first node)."""
         new = NewRelease(
             commit=commit_of(version),
             version=version,
             images={"main": f"registry.example/app-{version}@{DIGEST}"},
-            labels={"main": {"io.balena.features.supervisor-api": "1"}},
+            labels=labels or {"main": {"io.balena.features.supervisor-api": "1"}},
         )
         done = self.store.write_now(
             lambda db: set_release(db, new, UpdatePolicy(), node, again=again)

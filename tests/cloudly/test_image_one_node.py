@@ -21,9 +21,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from cloudly.balena.agent_environment import AGENT_LABEL, AgentEnvironment
-from cloudly.settings import from_environment
-from cloudly.store.store import Store
+from cloudly.balena.agent_environment import AGENT_LABEL
 from interfaces.world import RealWorld
 from simulators.supervisor import BackendSetup, BackendTargets
 from simulators.supervisor.sources import SourceUnavailableError
@@ -51,9 +49,8 @@ def served(tmp_path: Path) -> Iterator[TlsServed]:
 
 @pytest.fixture
 def image(tmp_path: Path, served: TlsServed) -> Disk:
-    """Configured, with the port that this Cloudly happens to have."""
     made = disk(tmp_path / "os.img")
-    served.cli("image", "configure", str(made.path), "--new-token", "--public-url", served.url)
+    served.cli("image", "configure", str(made.path), "--new-token")
     return made
 
 
@@ -88,15 +85,21 @@ def agent(tmp_path: Path, given: dict[str, str]) -> dict[str, str]:
     }
 
 
-def from_the_target(served: TlsServed) -> dict[str, str]:
-    """The agent's environment in the target state of the first device."""
-    settings = from_environment(served.env | {"CLOUDLY_PUBLIC_URL": served.url})
-    store = Store.open(served.data, RealWorld(), serves=False)
-    try:
-        given = AgentEnvironment(store, RealWorld(), settings)
-        return given.added_to({}, {AGENT_LABEL: "1"}, device=1)
-    finally:
-        store.close()
+def order_the_agent(served: TlsServed) -> None:
+    """A release whose one service is the agent, for every node that enrolls."""
+    served.cli(
+        "release", "set", "--all", "1.0.0", "--release", "8f3c1d2ab90e4c5f8f3c1d2ab90e4c5f",
+        "--image", f"baserunner=registry.example/agent@sha256:{'a1' * 32}",
+        "--label", f"baserunner={AGENT_LABEL}=1",
+    )  # fmt: skip
+
+
+def from_the_target(target: Any) -> dict[str, str]:
+    """The environment of the agent's service, as a Supervisor finds it in its target state."""
+    (app,) = target[UUID]["apps"].values()
+    (release,) = app["releases"].values()
+    given: dict[str, str] = release["services"]["baserunner"]["environment"]
+    return given
 
 
 def live_until_enrolled(env: dict[str, str]) -> str:
@@ -123,19 +126,22 @@ async def test_a_flashed_image_becomes_one_node_with_one_use_of_its_token(
 ) -> None:
     config = image.config()
     identity = Identity(uuid=UUID, device_key=KEY)
+    order_the_agent(served)
 
     async with a_supervisor(config) as supervisor:
         target = await supervisor.fetch(identity, HostFacts())
+        unchanged = await supervisor.fetch(identity, HostFacts())
     if mounted:
         (tmp_path / "config.json").write_bytes(image.read())
         env = agent(tmp_path, {"BASEOS_CONFIG_JSON": str(tmp_path / "config.json")})
     else:
-        env = agent(tmp_path, from_the_target(served))
+        env = agent(tmp_path, from_the_target(target))
     said = live_until_enrolled(env)
 
     (node,) = json.loads(served.cli("node", "list", "--json"))
     (token,) = json.loads(served.cli("token", "list", "--json"))
     assert identity.device_id == 1
+    assert unchanged is None, "an environment that differs at each poll restarts the agent"
     assert isinstance(target, dict)
     assert list(target) == [UUID]
     assert node["node_id"] == UUID
@@ -156,7 +162,7 @@ async def test_a_second_card_with_the_same_one_time_image_is_refused(
         await supervisor.fetch(Identity(uuid=UUID, device_key=KEY[::-1]), HostFacts())
         with pytest.raises(SourceUnavailableError, match="registering was answered with 401"):
             await supervisor.fetch(second, HostFacts())
-    checked = run("cloudly", "image", "check", str(image.path), "--public-url", served.url,
+    checked = run("cloudly", "image", "check", str(image.path),
                   env=served.env, check=False)  # fmt: skip
 
     assert len(json.loads(served.cli("node", "list", "--json"))) == 1
@@ -167,7 +173,7 @@ async def test_a_second_card_with_the_same_one_time_image_is_refused(
 def test_online_the_check_asks_as_the_device_would_and_says_when_it_would_not_trust(
     tmp_path: Path, served: TlsServed, image: Disk
 ) -> None:
-    ask = ("image", "check", str(image.path), "--online", "--json", "--public-url", served.url)
+    ask = ("image", "check", str(image.path), "--online", "--json")
     answered = json.loads(run("cloudly", *ask, env=served.env).stdout)["findings"]
     config = image.config()
     other = run(

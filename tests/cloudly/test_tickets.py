@@ -254,3 +254,35 @@ async def test_the_host_gets_the_204_that_its_clock_waits_for_and_a_configuratio
     assert configuration.json()["config"] == {"overrides": {}}
     assert configuration.json()["services"]["openvpn"]["config"] == ""
     assert "retry-after" not in configuration.headers
+
+
+async def test_the_target_of_a_node_holds_its_own_ticket_and_is_the_same_at_each_poll(
+    directory: Path,
+) -> None:
+    plane = Plane.begin(directory, public_url="https://c.example")
+    token = plane.join_token(uses=2)
+    await register(plane, token)
+    await register(plane, token, uuid=OTHER, key=KEY[::-1])
+    plane.store.write_now(lambda db: db.execute("UPDATE node SET hostname='x'").rowcount)
+    plane.release("1.0.0", labels={"main": AGENT})
+
+    first, other = await poll(plane), await poll(plane, uuid=OTHER, key=KEY[::-1])
+    again = await poll(plane, tag=first.headers["etag"])
+    exchange = {"apiKey": "another0key0another0key0another0"}
+    path = "/api-key/device/1/device-key"
+    await plane.client.post(path, json=exchange, headers=bearer(plane.join_token()))
+    after = await poll(plane, key=exchange["apiKey"], tag=first.headers["etag"])
+    new_ticket = ticket_of(plane)
+    plane.end()
+
+    assert again.status_code == 304
+    assert "bet_1_" in first.text
+    assert "bet_2_" in other.text
+    assert "bet_1_" not in other.text
+    assert after.status_code == 200
+    assert new_ticket in after.text
+
+
+async def poll(plane: Plane, *, uuid: str = UUID, key: str = KEY, tag: str = "") -> httpx.Response:
+    headers = bearer(key) | {"if-none-match": tag}
+    return await plane.client.get(f"/device/v3/{uuid}/state", headers=headers)

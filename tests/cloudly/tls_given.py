@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -37,22 +38,30 @@ def run(
     return done
 
 
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 class TlsServed:
     """`cloudly serve` with a certificate by its own CA, on a free port of loopback."""
 
     def __init__(self, data: Path, *, planted: str = "", **settings: str) -> None:
         self.data = data
+        port = free_port()  # known before it starts: devices are told of it
         program = f"{planted}\nfrom cloudly.cli import main\nmain()"
         self.env = {
             "CLOUDLY_DATA_DIR": str(data),
             "CLOUDLY_TLS": "self",
-            "CLOUDLY_PUBLIC_URL": LOCAL,
+            "CLOUDLY_PUBLIC_URL": f"{LOCAL}:{port}",
+            "CLOUDLY_PORT": str(port),
             "CLOUDLY_HEARTBEAT_EVERY_S": "0.5",
             **settings,
         }
         self.log: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "serve", "--port", "0"],
+            [sys.executable, "-c", program, "serve"],
             cwd=ROOT, env={"PATH": os.environ["PATH"], **self.env},
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
