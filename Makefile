@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 UV     := uv==0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check power-cuts kills fault-sweep fuzz bench lock lock-check docs docs-check check-arm image clean
+.PHONY: help setup run demo test check power-cuts kills fault-sweep fuzz load bench lock lock-check docs docs-check check-arm image clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ kills: $(READY) ## Kill the running agent 200 times at random instants (TIMES=n)
 
 fault-sweep: $(READY) ## Let the disk fail at every call of a story, with every errno (10 minutes; EVERY=n: a share)
 	@$(BIN)/python -m tests.faults.run_sweep --every $(or $(EVERY),1)
+
+load: $(READY) ## 500 devices, an agent and a Supervisor each, at one Cloudly (10 minutes; DEVICES=n)
+	@$(BIN)/python -m tests.load.run_load --devices $(or $(DEVICES),500)
 
 FUZZ ?= --seconds 3600
 

@@ -52,6 +52,8 @@ def test_the_defaults_in_the_readme_are_the_agents() -> None:
         "BALENA_SUPERVISOR_ADDRESS",
         "BALENA_SUPERVISOR_API_KEY",
         "BASEOS_ANCHOR_DIR",
+        "BASEOS_CLOUDLY_CA",
+        "BASEOS_CONFIG_JSON",
         "BASEOS_JOIN_TOKEN",
         "SERVEZONE_RUNTIME",
     }
