@@ -101,7 +101,7 @@ class Stage:
         words = [str(word) for pair in arguments.items() for word in pair]
         self._start(
             "supervisor",
-            ["simulators.supervisor", *words],
+            ["simulators.supervisor", "--targets-only", *words],
             {"SIMULATED_SUPERVISOR_API_KEY": self.supervisor_key},
         )
         await self._up("supervisor", f"http://127.0.0.1:{self.supervisor_port}/ping")

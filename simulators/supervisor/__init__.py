@@ -13,7 +13,10 @@ What it was told is in `supervisor.told`; over sockets, on the control port (`GE
 
 What the host's journal would say of all that is at `POST /v2/journal-logs`: from documentation, not recorded.
 
-Not simulated: VPN, deltas, the log stream, host configuration beyond the host name, contracts.
+What it tells its backend in log lines is in `teller.py`, what containers print now and then is by the label
+`io.baseos.simulator.chatter` (seconds).
+
+Not simulated: VPN, deltas, host configuration beyond the host name, whether a contract is met.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from simulators.supervisor.backend import BackendSetup, BackendTargets
 from simulators.supervisor.engine import BEHAVIOUR_LABEL, Behaviour, ContainerEvent
 from simulators.supervisor.host_journal import Manner
 from simulators.supervisor.locks import directory_each, one_directory
+from simulators.supervisor.registry import TokenRegistry
 from simulators.supervisor.setup import Setup, Told
 from simulators.supervisor.sources import MemoryTargets, Reported, TargetSource, target_state
 from simulators.supervisor.state import HostFacts
@@ -42,6 +46,7 @@ __all__ = [
     "Supervisor",
     "TargetSource",
     "Timings",
+    "TokenRegistry",
     "Told",
     "directory_each",
     "one_directory",

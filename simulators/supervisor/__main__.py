@@ -3,6 +3,7 @@
 Rules:
 - Secrets come in files or the environment, never on the command line, and go into no log; there is no access log,
   because a caller may have put its key into the URL.
+- Over http the real one does not start without a log address of https; `--plain-logs` and `--targets-only` are ours.
 - While the simulated host is down its port is closed. The control port stays open.
 """
 
@@ -12,20 +13,23 @@ import argparse
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import httpx
 import uvicorn
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from interfaces.world import RealWorld
-from simulators.supervisor.backend import BackendSetup, BackendTargets
+from simulators.supervisor.backend import BackendSetup, BackendTargets, CrashedAtBootError
 from simulators.supervisor.control import control_app
 from simulators.supervisor.locks import directory_each, one_directory
+from simulators.supervisor.registry import TokenRegistry
 from simulators.supervisor.setup import Setup
 from simulators.supervisor.sources import TargetSource
 from simulators.supervisor.supervisor import Supervisor
@@ -67,6 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--cloudly-url", help="its backend; unmanaged without")
     add("--join-token-file", type=Path, help="the provisioning key")
     add("--fleet", type=int, default=1001, help="the application id to register for")
+    add("--logs-url", help="where the log stream goes, https; to the backend without")
+    add("--plain-logs", action="store_true", help="let the log stream go over http, for tests")
+    add("--targets-only", action="store_true", help="no config variables and no log stream")
+    add("--root-ca", type=Path, help="the certificate that signs the backend's, PEM")
+    add("--initial-name", help="what the device calls itself when it joins")
+    add("--poll-interval-s", type=float, default=60.0, help="until a target says otherwise")
+    add("--registry", choices=("direct", "token"), default="direct", help="whom the engine asks")
+    add("--token-realm", help="of --registry token; <cloudly-url>/auth/v1/token without")
+    add("--registry-url", help="where the registry itself can be reached; nowhere without")
+    add("--chatter-s", type=float, default=0.0, help="how often containers print; 0: only at start")
     add("--uuid", help="the device UUID, 32 or 62 hex characters; drawn without")
     add("--speed", type=float, default=1.0, help="how many times faster than the recorded one")
     return parser
@@ -96,7 +110,29 @@ def _setup(options: argparse.Namespace) -> Setup:
         state_directory=options.state_dir,
         speed=options.speed,
         api_endpoint=options.cloudly_url or "",
+        registry=_registry(options),
+        poll_interval_s=options.poll_interval_s,
+        moving_metrics=True,
+        chatter_s=options.chatter_s,
     )
+
+
+def _registry(options: argparse.Namespace) -> TokenRegistry | None:
+    if options.registry == "direct":
+        return None
+    realm = options.token_realm or f"{options.cloudly_url or ''}/auth/v1/token"
+    if not realm.startswith("http"):
+        sys.exit("--registry token needs --token-realm, or --cloudly-url to derive it from")
+    return TokenRegistry(
+        realm, registry_url=options.registry_url, transport=_transport(options.root_ca)
+    )
+
+
+def _transport(root_ca: Path | None) -> httpx.AsyncHTTPTransport | None:
+    if root_ca is None:
+        return None
+    trusted = ssl.create_default_context(cafile=root_ca)
+    return httpx.AsyncHTTPTransport(verify=trusted)
 
 
 def _api_key(options: argparse.Namespace) -> str | None:
@@ -111,8 +147,22 @@ def _source(options: argparse.Namespace, world: RealWorld) -> TargetSource | Non
         return None
     if options.join_token_file is None:
         sys.exit("--cloudly-url needs --join-token-file, for example /run/secrets/join-token")
-    token = SecretStr(options.join_token_file.read_text(encoding="utf-8").strip())
-    return BackendTargets(BackendSetup(options.cloudly_url, token, options.fleet), world)
+    setup = BackendSetup(
+        url=options.cloudly_url,
+        join_token=SecretStr(options.join_token_file.read_text(encoding="utf-8").strip()),
+        fleet=options.fleet,
+        logs_url=options.logs_url,
+        initial_name=options.initial_name,
+        plain_logs=options.plain_logs,
+        targets_only=options.targets_only,
+    )
+    root_ca = options.root_ca
+    try:
+        return BackendTargets(
+            setup, world, transport=_transport(root_ca), logs_transport=_transport(root_ca)
+        )
+    except CrashedAtBootError as crashed:
+        sys.exit(f"the Supervisor crashes at boot: {crashed}; or --plain-logs, for tests")
 
 
 async def _listen_while_alive(supervisor: Supervisor, port: int) -> None:

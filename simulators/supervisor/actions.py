@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from simulators.supervisor.engine import ContainerEvent
+from simulators.supervisor.locks import UpdatesLockedError
 from simulators.supervisor.plan import Start
 from simulators.supervisor.state import Container, Life
 
@@ -39,11 +40,23 @@ async def restart_app(supervisor: Supervisor, app_id: int, *, force: bool, what:
     containers = supervisor.kept.containers_of(app_id)
     if not containers:
         raise NoSuchAppError(f"Application with ID {app_id} is not in the current state")
-    supervisor.applier.ask_locks(app_id, force=force)
+    purges = what == "purge"
+    if purges:
+        supervisor.teller.say(f"Purging data for app {app_id}")
+    try:
+        supervisor.applier.ask_locks(app_id, force=force)
+    except UpdatesLockedError as locked:
+        if purges:
+            why = f"Error purging data: UpdatesLockedError: {locked}"
+            supervisor.teller.say(why, failed=True)
+        raise
     supervisor.note(what, {"appId": app_id})
     with _intermediate(supervisor):
         for container in containers:
             await _again(supervisor, container)
+    supervisor.applier.release_locks()
+    if purges:
+        supervisor.teller.say("Purged data")
 
 
 async def restart_service(supervisor: Supervisor, container: Container, *, force: bool) -> None:
@@ -51,6 +64,7 @@ async def restart_service(supervisor: Supervisor, container: Container, *, force
     supervisor.applier.ask_locks(container.app_id, force=force)
     with _intermediate(supervisor):
         await _again(supervisor, container)
+    supervisor.applier.release_locks()
 
 
 async def stop_service(supervisor: Supervisor, container: Container, *, force: bool) -> None:
@@ -61,6 +75,7 @@ async def stop_service(supervisor: Supervisor, container: Container, *, force: b
         engine.notify(ContainerEvent.STOPPING, container)
         await engine.spend(engine.timings.stop_s)
         container.life = Life.EXITED
+    supervisor.applier.release_locks()
     supervisor.keep()
 
 

@@ -11,6 +11,7 @@ from interfaces.target_verdict import TargetRejectedError
 from simulators.supervisor import actions, container_config
 from simulators.supervisor.express import Answer, body_of, failed, send_html, send_json, send_text
 from simulators.supervisor.locks import UpdatesLockedError
+from simulators.supervisor.sources import SourceUnavailableError
 from simulators.supervisor.state import VERSION
 from simulators.supervisor.target import read_local_target
 
@@ -81,13 +82,13 @@ async def _patch_host_config(supervisor: Supervisor, request: Request) -> Answer
 
 
 async def _get_tags(supervisor: Supervisor, _request: Request) -> Answer:
-    if not supervisor.managed:
+    if supervisor.source is None:
         return failed(NO_BACKEND, 500)
-    tags = supervisor.kept.tags.items()
-    listed = [
-        {"id": index, "name": key, "value": value} for index, (key, value) in enumerate(tags, 1)
-    ]
-    return _success(tags=listed)
+    try:
+        tags = await supervisor.source.tags(supervisor.kept.identity)
+    except SourceUnavailableError as problem:
+        return failed(str(problem), 500)
+    return _success(tags=tags)
 
 
 async def _patch_tags(supervisor: Supervisor, request: Request) -> Answer:
@@ -96,8 +97,7 @@ async def _patch_tags(supervisor: Supervisor, request: Request) -> Answer:
         return failed(BAD_TAGS, 400)
     if any(character.isspace() for key in tags for character in key):
         return failed("Tag keys cannot contain whitespace", 400)
-    supervisor.kept.tags |= tags
-    supervisor.keep()
+    supervisor.tags.set(tags)
     return send_json({"status": "success"}, 202)
 
 

@@ -1,15 +1,12 @@
-"""The backend conversation of a Supervisor with Cloudly: register, poll the target, report.
+"""The backend conversation of a Supervisor with Cloudly: join, poll the target, report, tags, log stream.
 
 Rules:
-- `POST /device/register` with the join token as Bearer provisioning key; the device chose uuid and key itself. Only
-  201 with `{"id": <number>}` counts.
-- On 409 it asks `GET /v7/device` with the device key, then with the provisioning key and exchanges the key; when both
-  fail, it takes a NEW uuid at each retry (README 8: ghost devices).
-- `GET /device/v3/<uuid>/state` with `If-None-Match`; any answer but 200 and 304 changes nothing.
+- `GET /device/v3/<uuid>/state` with `If-None-Match`; any answer but 2xx and 304 changes nothing. The first answer is
+  fetched for its config alone; it is acted on when the next one says that it still holds.
 - Oddity (README 5): an `http://` address with a log address that is not `https://` crashes it at boot.
-- Secrets go in the Authorization header only.
+- Oddity (README 7): what comes without an ETag can never be answered with 304, so it counts as new at every poll.
 
-Left for a later issue: the log stream, config variables, registry tokens, initial names. Source: `backend/*.json`.
+Source: `backend/*.json`.
 """
 
 from __future__ import annotations
@@ -21,12 +18,14 @@ from typing import Any, Final
 import httpx
 from pydantic import SecretStr
 
-from interfaces.world import World, new_id
+from interfaces.world import World
+from simulators.supervisor.backend_client import BackendClient, json_of
+from simulators.supervisor.joining import NAME_NOT_TAKEN, Joining
+from simulators.supervisor.log_stream import Connection
 from simulators.supervisor.sources import Reported, SourceUnavailableError
-from simulators.supervisor.state import VERSION, HostFacts, Identity
+from simulators.supervisor.state import HostFacts, Identity, Kept
 
-WITHIN_S: Final = 59.0
-"""SUPERVISOR_API_REQUEST_TIMEOUT."""
+MAX_REFUSAL: Final = 200
 
 
 class CrashedAtBootError(Exception):
@@ -38,14 +37,18 @@ class BackendSetup:
     url: str
     join_token: SecretStr
     fleet: int = 1001
-    logs_url: str = "https://logs.invalid"
-    """Never connected to; the recorded device has one of https."""
+    logs_url: str | None = None
+    """Where the log stream goes; None: to the backend itself."""
+    initial_name: str | None = None
+    """`initialDeviceName` of config.json."""
+    plain_logs: bool = False
+    """Not the real one's: the log stream goes over http, for a Cloudly without TLS."""
+    targets_only: bool = False
+    """Not the real one's: for a backend without config variables and log stream, neither is sent."""
 
 
 class BackendTargets:
     """A `TargetSource` that is Cloudly, over httpx; the transport is the caller's to choose."""
-
-    needs_no_registration: Final = False
 
     def __init__(
         self,
@@ -53,108 +56,85 @@ class BackendTargets:
         world: World,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
+        logs_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        if setup.url.startswith("http://") and not setup.logs_url.startswith("https://"):
+        logs_url = setup.logs_url or setup.url
+        if not logs_url.startswith("https://") and not (setup.plain_logs or setup.targets_only):
             raise CrashedAtBootError("an http:// apiEndpoint needs an https:// logsEndpoint")
         self._setup = setup
-        self._world = world
         self._etag: str | None = None
-        self._client = httpx.AsyncClient(
-            base_url=setup.url, transport=transport, timeout=WITHIN_S, trust_env=False
-        )
+        self._body: object = None
+        self._acted_on = True
+        self._client = BackendClient(setup.url, logs_url, transport, logs_transport)
+        self._joining = Joining(self._client, world, setup.join_token, setup.fleet)
+
+    @property
+    def takes_logs(self) -> bool:
+        return not self._setup.targets_only
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
     def forget(self) -> None:
-        self._etag = None
+        self._etag, self._body, self._acted_on = None, None, True
 
-    async def fetch(self, identity: Identity, host: HostFacts) -> object | None:
+    async def join(self, kept: Kept, host: HostFacts) -> str | None:
+        identity = kept.identity
         if identity.device_id is None:
-            identity.device_id = await self._register(identity, host)
+            identity.device_id = await self._joining.register(identity, host)
+        if identity.configured_at == self._setup.url or self._setup.targets_only:
+            return None
+        await self._get(identity)
+        await self._joining.tell_config(identity, kept.config, self._body)
+        name = self._setup.initial_name
+        named = name is None or await self._joining.tell_name(identity, name)
+        identity.configured_at = self._setup.url
+        return None if named else NAME_NOT_TAKEN
+
+    async def fetch(self, identity: Identity) -> object | None:
+        if identity.device_id is None:
+            raise SourceUnavailableError("the device has not registered yet")
+        await self._get(identity)
+        if self._acted_on:
+            return None
+        self._acted_on = True
+        return self._body
+
+    async def _get(self, identity: Identity) -> None:
+        """Look at the target state. Raises SourceUnavailableError."""
         headers = {"If-None-Match": self._etag} if self._etag else {}
         path = f"/device/v3/{identity.uuid}/state"
-        answer = await self._ask("GET", path, identity.device_key, headers=headers)
-        if answer.status_code == 304:
-            return None
-        if answer.status_code != 200:
+        answer = await self._client.ask("GET", path, identity.device_key, headers=headers)
+        if answer.status_code == 304 and self._etag is not None:
+            return
+        if not answer.is_success:
             raise SourceUnavailableError(f"the target state was answered with {answer.status_code}")
-        body = _json(answer)
+        self._body, self._acted_on = json_of(answer), False
         self._etag = answer.headers.get("etag")
-        return body
 
     async def report(self, identity: Identity, report: Mapping[str, Any]) -> Reported:
-        answer = await self._ask("PATCH", "/device/v3/state", identity.device_key, json=report)
-        return Reported(answer.status_code, answer.headers.get("retry-after"))
+        return await self._patch("/device/v3/state", identity, report)
 
-    async def _register(self, identity: Identity, host: HostFacts) -> int:
-        body = {
-            "application": self._setup.fleet,
-            "uuid": identity.uuid,
-            "device_type": host.device_type,
-            "api_key": identity.device_key,
-            "supervisor_version": VERSION,
-            "os_version": host.os_version,
-            "os_variant": host.os_variant,
-            "mac_address": host.mac_address,
-        }
-        answer = await self._ask("POST", "/device/register", self._provisioning_key(), json=body)
-        if answer.status_code == 409:
-            return await self._already_registered(identity)
-        if answer.status_code != 201:
-            raise SourceUnavailableError(f"registering was answered with {answer.status_code}")
-        return _id(_json(answer))
+    async def report_tags(self, identity: Identity, tags: Mapping[str, str]) -> Reported:
+        return await self._patch("/device/v3/tags", identity, {identity.uuid: dict(tags)})
 
-    def _provisioning_key(self) -> str:
-        return self._setup.join_token.get_secret_value()
+    async def _patch(self, path: str, identity: Identity, body: Mapping[str, Any]) -> Reported:
+        answer = await self._client.ask("PATCH", path, identity.device_key, json=body)
+        refusal = "" if answer.is_success else answer.text[:MAX_REFUSAL]
+        return Reported(answer.status_code, answer.headers.get("retry-after"), refusal)
 
-    async def _already_registered(self, identity: Identity) -> int:
-        """Find out who we are, or become somebody else."""
-        found = await self._look_up(identity, identity.device_key)
-        if found is not None:
-            return found
-        found = await self._look_up(identity, self._provisioning_key())
-        if found is not None and await self._exchange_key(identity, found):
-            return found
-        identity.uuid, identity.device_key = new_id(self._world), new_id(self._world)
-        raise SourceUnavailableError("registered already, and not by us")
-
-    async def _look_up(self, identity: Identity, key: str) -> int | None:
-        params = {"$select": "id", "$filter": f"uuid eq '{identity.uuid}'"}
-        answer = await self._ask("GET", "/v7/device", key, params=params)
-        if answer.status_code != 200:
-            return None
-        body = _json(answer)
-        rows = body.get("d", []) if isinstance(body, dict) else []
-        return _id(rows[0]) if rows else None
-
-    async def _exchange_key(self, identity: Identity, device_id: int) -> bool:
-        path = f"/api-key/device/{device_id}/device-key"
-        body = {"apiKey": identity.device_key}
-        answer = await self._ask("POST", path, self._provisioning_key(), json=body)
-        return answer.is_success
-
-    async def _ask(self, method: str, path: str, key: str, **parts: Any) -> httpx.Response:
-        headers = {
-            "User-Agent": f"Supervisor/{VERSION} (Linux; balenaOS 6.5.1; dev)",
-            **parts.pop("headers", {}),
-            "Authorization": f"Bearer {key}",
-        }
+    async def tags(self, identity: Identity) -> list[Mapping[str, Any]]:
+        path = f"/v7/device_tag?$select=id,tag_key,value&$filter=device%20eq%20{identity.device_id}"
+        answer = await self._client.ask("GET", path, identity.device_key)
+        if not answer.is_success:
+            raise SourceUnavailableError(f"tags were answered with {answer.status_code}")
         try:
-            return await self._client.request(method, path, headers=headers, **parts)
-        except httpx.HTTPError as error:
-            raise SourceUnavailableError(f"{method} {path}: {type(error).__name__}") from None
+            rows = json_of(answer)["d"]
+            return [
+                {"id": row["id"], "name": row["tag_key"], "value": row["value"]} for row in rows
+            ]
+        except (LookupError, TypeError):
+            raise SourceUnavailableError("the answer has no rows of tags") from None
 
-
-def _json(answer: httpx.Response) -> object:
-    try:
-        return answer.json()
-    except ValueError:
-        raise SourceUnavailableError("the answer is not JSON") from None
-
-
-def _id(body: object) -> int:
-    found = body.get("id") if isinstance(body, dict) else None
-    if not isinstance(found, int):
-        raise SourceUnavailableError("the answer has no id that is a number")
-    return found
+    async def stream_logs(self, identity: Identity, connection: Connection) -> int:
+        return await self._client.stream_logs(identity, connection)

@@ -21,13 +21,16 @@ from typing import TYPE_CHECKING, Final
 from interfaces.world import World
 from simulators.supervisor.host_journal import HostJournal
 from simulators.supervisor.plan import Fetch, Start
+from simulators.supervisor.registry import PullRefusedError, Registry
 from simulators.supervisor.state import Container, Fleeting, Image, Kept, Life, Work, image_of
+from simulators.supervisor.teller import CHATTER_LABEL, Teller
 from simulators.supervisor.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BEHAVIOUR_LABEL: Final = "io.baseos.simulator.behaviour"
+NEVER_STARTED: Final = "(HTTP code 500) server error - the simulated service never starts "
 PROGRESS: Final = (0, 25, 50, 75, 100)
 
 
@@ -60,10 +63,13 @@ class Engine:
     timings: Timings
     speed: float
     journal: HostJournal
+    teller: Teller
     notify: Callable[[ContainerEvent, Container], None]
     told_behaviours: dict[str, Behaviour] = field(default_factory=dict)
     starts: Counter[str] = field(default_factory=Counter)
     """How often each container was started, by its id."""
+    registry: Registry | None = None
+    chatter_s: float = 0.0
 
     async def spend(self, seconds: float) -> None:
         """Let recorded time pass, at the simulator's speed."""
@@ -83,17 +89,10 @@ class Engine:
 
         """
         works = [Work(image_of(app, service), "Downloading", 0) for app, service in step.wanted]
-        refused = [
-            service.image
-            for _, service in step.wanted
-            if self.behaviour(service.name, dict(service.labels)) is Behaviour.PULL_FAILS
-        ]
+        for work in works:
+            self.teller.image("Downloading", work.image)
         with self._busy(works):
-            if refused:
-                await self.spend(self.timings.refuse_s)
-                unknown = f"manifest for {refused[0]} not found: manifest unknown"
-                self.journal.engine("error", f"Not continuing with pull after error: {unknown}")
-                raise ApplyError(f"no such image: {refused[0]}")
+            await self._ask_registry(step, works)
             for percent in PROGRESS:
                 for work in works:
                     work.progress = percent
@@ -101,7 +100,27 @@ class Engine:
         for work in works:
             work.image.docker_id = _content_id(work.image.name)
             self.kept.images.append(work.image)
+            self.teller.image("Downloaded", work.image)
         self.fleeting.update_downloaded = True
+
+    async def _ask_registry(self, step: Fetch, works: list[Work]) -> None:
+        for (_, service), work in zip(step.wanted, works, strict=True):
+            try:
+                if self.behaviour(service.name, dict(service.labels)) is Behaviour.PULL_FAILS:
+                    await self.spend(self.timings.refuse_s)
+                    raise PullRefusedError.unknown(service.image)
+                if self.registry is not None:
+                    await self.spend(self.timings.token_s)
+                    await self.registry.pull(self.kept.identity, service.image)
+            except PullRefusedError as refused:
+                self.journal.engine("error", f"Not continuing with pull after error: {refused}")
+                self.teller.image("Failed to download", work.image, refused.as_engine_error)
+                raise ApplyError(f"no such image: {service.image}") from None
+
+    def make(self, what: str) -> None:
+        """A volume or a network, as in `Kept.volumes`."""
+        self.teller.say(f"Creating {what.partition(' ')[2]}")
+        self.kept.volumes.append(what)
 
     async def delete(self, image: Image) -> None:
         """Remove an image.
@@ -110,18 +129,26 @@ class Engine:
             ApplyError: a container uses its content (under whichever name).
 
         """
+        self.teller.image("Deleting", image)
         with self._busy([Work(image, "Deleting")]):
             await self.spend(self.timings.delete_s)
-            if any(held.image.docker_id == image.docker_id for held in self.kept.containers):
-                raise ApplyError("conflict: unable to remove repository reference (must force)")
+            for held in self.kept.containers:
+                if held.image.docker_id == image.docker_id:
+                    self.teller.image("Failed to delete", image, _in_use(image, held))
+                    raise ApplyError("conflict: unable to remove repository reference (must force)")
         self.kept.images.remove(image)
+        self.teller.image("Deleted", image)
 
     async def stop(self, container: Container) -> None:
         """SIGTERM, the grace period, and the container is no more."""
         if container.life is Life.RUNNING:
             self.fleeting.services[container.id] = "Stopping"
+            self.teller.container("Killing service", container)
             self.notify(ContainerEvent.STOPPING, container)
+            self.teller.printed(container, "got SIGTERM")
             await self.spend(self.timings.stop_s)
+            self.teller.container("Service exited", container)
+            self.teller.container("Killed service", container)
         self.fleeting.services.pop(container.id, None)
         if container in self.kept.containers:
             self.kept.containers.remove(container)
@@ -137,21 +164,26 @@ class Engine:
         if container is None:
             container = await self._make(step)
         self.fleeting.services[container.id] = "Starting"
+        self.teller.container("Starting service", container)
         await self.spend(self.timings.start_s)
         self.fleeting.services.pop(container.id, None)
         if self.behaviour(container.service, container.labels) is Behaviour.NEVER_STARTS:
             self.journal.engine("error", f"Handler for POST /containers/{container.id[:12]}/start")
+            self.teller.container("Failed to start service", container, NEVER_STARTED)
             raise ApplyError(f"cannot start {container.service}")
         self.run(container)
+        self.teller.container("Started service", container)
         return container
 
     def run(self, container: Container) -> None:
         self.starts[container.id] += 1
         container.life = Life.RUNNING
         self.notify(ContainerEvent.STARTED, container)
+        self.teller.printed(container, f"{container.service} starting")
 
     async def _make(self, step: Start) -> Container:
         self.fleeting.installing.append(step.image)
+        self.teller.service("Installing service", step.service.name, step.image.docker_id)
         await self.spend(self.timings.install_s / 2)
         with contextlib.suppress(ValueError):  # abandoned at the very instant that it was made
             self.fleeting.installing.remove(step.image)
@@ -168,6 +200,7 @@ class Engine:
         )
         self.kept.containers.append(container)
         await self.spend(self.timings.install_s / 2)
+        self.teller.container("Installed service", container)
         return container
 
     async def live(self, container: Container) -> None:
@@ -180,11 +213,29 @@ class Engine:
             return
         container.life = Life.EXITED
         self.journal.container(container.id, f"{container.service}: fatal: a simulated crash")
+        self.teller.printed(
+            container, f"{container.service}: fatal: a simulated crash", to_stderr=True
+        )
+        self.teller.container("Service exited", container)
         self.journal.engine("info", f"ignoring event: container {container.id[:12]} died")
         self.notify(ContainerEvent.CRASHED, container)
         await self.spend(self.timings.crash_gap_s)
         if not self._is_another_life(container, start, Life.EXITED):
+            self.teller.container("Restarting service", container)
             self.run(container)
+
+    async def chatter(self, container: Container) -> None:
+        """What a container prints now and then in one life of it, by its label or by the setting."""
+        label = container.labels.get(CHATTER_LABEL, "")
+        every_s = float(label) if label.replace(".", "", 1).isdigit() else self.chatter_s
+        start, ticks = self.starts[container.id], 0
+        while every_s > 0:
+            await self.spend(every_s)
+            if self._is_another_life(container, start, Life.RUNNING):
+                return
+            ticks += 1
+            self.teller.printed(container, f"{container.service} tick {ticks}")
+            self.teller.printed(container, f"{container.service} err {ticks}", to_stderr=True)
 
     def _is_another_life(self, container: Container, start: int, life: Life) -> bool:
         """Whether somebody else has stopped, started or removed it since that start."""
@@ -206,6 +257,15 @@ class Engine:
         finally:
             mine = [id(work) for work in works]
             self.fleeting.images = [it for it in self.fleeting.images if id(it) not in mine]
+
+
+def _in_use(image: Image, by: Container) -> str:
+    repository = image.name.partition("@")[0]
+    return (
+        "(HTTP code 409) conflict - conflict: unable to remove repository reference"
+        f' "{repository}:latest" (must force) - container {by.id[:12]} is using its referenced'
+        f" image {image.docker_id.removeprefix('sha256:')[:12]} "
+    )
 
 
 def _content_id(name: str) -> str:

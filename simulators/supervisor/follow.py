@@ -3,7 +3,9 @@
 Rules:
 - A target that has changed cancels and restarts the apply that runs; one that has not (304) leaves it alone (README 7).
 - `cancel` ends the back-off of an apply that waits. Without it, `POST /v1/update` does nothing to such an apply.
-- A target that is refused changes nothing, and nobody hears of it.
+- A target that is refused changes nothing, and only the log stream hears of it.
+- Before the first poll it joins; a failure there is tried again after a fixed wait, for ever.
+- After a failed poll it waits 15, 30, 60, ... s, at most the poll interval (code).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from interfaces.target_verdict import TargetRejectedError
 from interfaces.world import new_id
 from simulators.supervisor.settings import TRUE, Settings
 from simulators.supervisor.sources import SourceUnavailableError, TargetSource
-from simulators.supervisor.target import Target, read_target
+from simulators.supervisor.target import NotOursError, Target, read_target
 
 if TYPE_CHECKING:
     from simulators.supervisor.supervisor import Supervisor
@@ -32,10 +34,35 @@ class Follower:
         self._supervisor = supervisor
         self._local = Target()
         self._looking = anyio.Lock()
+        self._joined = False
         self.refused: tuple[str, ...] = ()
         """Why the last target was refused; the real one says it in its log stream alone."""
 
-    async def poll(self, source: TargetSource) -> None:
+    async def follow(self, source: TargetSource) -> None:
+        """Join, then report and poll for ever."""
+        self._joined = False
+        await self._join(source)
+        self._joined = True
+        self._supervisor.spawn(partial(self._supervisor.reports.run, source))
+        if not self._supervisor.settings.instant_updates:
+            await self._supervisor.engine.spend(self._until_next_poll_s(0))
+        await self._poll(source)
+
+    async def _join(self, source: TargetSource) -> None:
+        supervisor = self._supervisor
+        while True:
+            try:
+                said = await source.join(supervisor.kept, supervisor.setup.host)
+            except SourceUnavailableError:
+                supervisor.keep()
+                await supervisor.engine.spend(supervisor.setup.timings.join_retry_s)
+                continue
+            if said is not None:
+                supervisor.teller.say(said)
+            supervisor.keep()
+            return
+
+    async def _poll(self, source: TargetSource) -> None:
         """Ask for the target for ever: at the interval with jitter, after a failure with back-off."""
         failures = 0
         while True:
@@ -50,13 +77,13 @@ class Follower:
         timings = self._supervisor.setup.timings
         interval_s = self._supervisor.settings.poll_interval_s
         if failures:
-            return min(timings.register_retry_s * 2.0 ** min(failures - 1, 10), interval_s)
+            return min(timings.poll_retry_s * 2.0 ** min(failures - 1, 10), interval_s)
         return interval_s + self._supervisor.world.uniform(0, timings.poll_jitter_s)
 
     def notice(self, *, force: bool, cancel: bool) -> None:
         """What `POST /v1/update` sets going; whatever becomes of it, nobody hears."""
         source = self._supervisor.source
-        if source is not None:
+        if source is not None and self._joined:
             noticed = partial(self._noticed, source, force=force, cancel=cancel)
             self._supervisor.spawn(noticed)
 
@@ -69,10 +96,7 @@ class Follower:
         """Fetch the target, and do what follows. Raises SourceUnavailableError."""
         supervisor = self._supervisor
         async with self._looking:
-            try:
-                body = await source.fetch(supervisor.kept.identity, supervisor.setup.host)
-            finally:
-                supervisor.keep()
+            body = await source.fetch(supervisor.kept.identity)
         if body is not None:
             self._accept(body, force=force)
         elif asked and cancel and supervisor.applier.waits:
@@ -85,6 +109,8 @@ class Follower:
             target = read_target(self._supervisor.kept.identity.uuid, body)
         except TargetRejectedError as rejected:
             self.refused = rejected.faults
+            if not isinstance(rejected, NotOursError):
+                self._supervisor.teller.rejected(rejected.faults)
             return
         self.refused = ()
         self._set(target, force=force)

@@ -57,7 +57,11 @@ def _read(written: dict[str, Any]) -> Kept:
         app_uuids=_by_number(written["app_uuids"]),
         images=[Image(**image) for image in written["images"]],
         containers=[_container(container) for container in written["containers"]],
-        tags=written["tags"],
+        config=written["config"],
+        volumes=written["volumes"],
+        reported=written["reported"],
+        tags_wanted=written["tags_wanted"],
+        tags_reported=written["tags_reported"],
         hostname=written["hostname"],
     )
 

@@ -1,6 +1,7 @@
 """The next step from what is to what should be. Pure; one step at a time, as the Supervisor's loop takes them.
 
 Rules, in this order:
+0. change the settings, then make volumes and networks;
 1. fetch every missing image;
 2. remove images that neither the target nor a container needs;
 3. of a container that differs from its target: rename it when its content is the same, else stop and remove it
@@ -19,8 +20,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from simulators.supervisor.device_config import Changes, changes
 from simulators.supervisor.state import Container, Image, Kept, Life, image_of
 from simulators.supervisor.target import AppTarget, ServiceTarget, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    changed: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Make:
+    what: str
+    """As in `Kept.volumes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,7 @@ class Forget:
     app_id: int
 
 
-Step = Fetch | Adopt | Remove | Rename | Kill | Start | Commit | Forget
+Step = Configure | Make | Fetch | Adopt | Remove | Rename | Kill | Start | Commit | Forget
 Wanted = tuple[AppTarget, ServiceTarget]
 
 
@@ -80,12 +93,28 @@ def next_step(kept: Kept) -> Step | None:
 
 def _steps(kept: Kept, target: Target) -> Iterator[Step]:
     wanted = [(app, service) for app in target.apps for service in app.services]
+    yield from _settings(kept, target)
+    yield from _volumes(kept, target)
     yield from _images(kept, wanted)
     yield from _unneeded(kept, wanted)
     for container in kept.containers:
         yield from _differences(kept, target, container)
     yield from _starts(kept, wanted)
     yield from _ends(kept, target)
+
+
+def _settings(kept: Kept, target: Target) -> Iterator[Step]:
+    changed = changes(kept.config, target.config) if kept.config else Changes()
+    if changed.told:
+        yield Configure(changed)
+
+
+def _volumes(kept: Kept, target: Target) -> Iterator[Step]:
+    for app in target.apps:
+        wanted = [f"volume '{name}'" for name in app.volumes]
+        for what in (*wanted, *(["network 'default'"] if app.commit else [])):
+            if f"{app.app_id} {what}" not in kept.volumes:
+                yield Make(f"{app.app_id} {what}")
 
 
 def _images(kept: Kept, wanted: list[Wanted]) -> Iterator[Step]:

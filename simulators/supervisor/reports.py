@@ -1,147 +1,111 @@
-"""The Supervisor's state reports to its backend: differences to the last one that was accepted.
+"""When the Supervisor reports its state: at a change, at most every 10 s; metrics alone every 300 s.
 
 Rules:
-- A report goes out at most every 10 s, and only when something differs. `update_failed` and locks are never in one.
-- A device whose target has no app reports nothing of apps (README 9).
-- Oddity (README 6): `Retry-After: 5` on a 429 is taken for 5 milliseconds.
-- 404 means that this backend takes no reports: it is not asked again until the Supervisor restarts. (The real one goes
-  on every 15 s; ours is quiet for the sake of the logs.)
+- A change is reported at once, unless the last report that was taken is not 10 s old: then at the next stroke of a
+  10 s clock that started with the first report, or at a change after those 10 s. So 10 to 20 s lie between two.
+- The first report says what was true a second before it goes out: that is how long the first metrics take.
+- While a report waits to be taken, no other is made; each attempt says what is true then.
+- The last report that was taken survives a restart of the Supervisor, not a reboot of the host.
 
-Source: the PATCHes of `backend/first-boot.json` and `updates.json`, and `backend-error-behaviour.json`.
+Source: the times of the PATCHes in `backend/first-boot.json` and `backend/updates.json`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from simulators.supervisor import views
-from simulators.supervisor.sources import Reported, SourceUnavailableError, TargetSource
-from simulators.supervisor.state import VERSION
+from simulators.supervisor.back_off import hand_in
+from simulators.supervisor.report_body import difference, full_report
+from simulators.supervisor.sources import Reported, TargetSource
 
 if TYPE_CHECKING:
     from simulators.supervisor.supervisor import Supervisor
 
 
+A_HAIR: Final = 1e-6
+
+
 class Reports:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._accepted: dict[str, Any] = {}
         self._changed = anyio.Event()
+        self._first: dict[str, Any] | None = None
+        self._deferred = False
+        self._began_s = 0.0
+        self._taken_s: float | None = None
 
     def something_changed(self) -> None:
         """There may be something to report."""
         self._changed.set()
 
     async def run(self, source: TargetSource) -> None:
-        """Report for as long as the backend takes reports."""
-        engine = self._supervisor.engine
-        self._accepted = {}
+        """Report for ever."""
+        supervisor, timings = self._supervisor, self._supervisor.setup.timings
+        self._taken_s, self._changed = None, anyio.Event()
+        self._first = full_report(supervisor, supervisor.kept.reported)
+        await supervisor.engine.spend(timings.first_report_s)
+        self._began_s = self._now_s()
         while True:
-            answer, self._changed = None, anyio.Event()
-            if self._supervisor.kept.identity.device_id is not None or source.needs_no_registration:
-                answer = await self._hand_in(source)
-            if answer is None:
-                await self._changed.wait()
-                continue
-            if answer.status == 404:
-                return
-            await engine.spend(self._pause_s(answer))
+            await hand_in(supervisor, "Device state", lambda: self._attempt(source))
+            self._deferred = self._changed.is_set()
+            await self._next_occasion()
+            self._changed = anyio.Event()
 
-    async def _hand_in(self, source: TargetSource) -> Reported | None:
-        """How the difference was taken; None when there was none."""
-        now = full_report(self._supervisor)
-        accepted = self._accepted
-        difference = {
-            key: value
-            for key, value in now.items()
-            if key not in accepted or accepted[key] != value
-        }
-        if not difference:
+    async def _attempt(self, source: TargetSource) -> Reported | None:
+        """How the difference was taken; None when there is none worth a report."""
+        kept = self._supervisor.kept
+        last: dict[str, Any] = kept.reported
+        now = self._first or full_report(self._supervisor, last)
+        self._first = None
+        differs = difference(last, now)
+        if differs is None or (differs.is_metrics_alone and not self._metrics_are_due()):
             return None
-        identity = self._supervisor.kept.identity
-        try:
-            answer = await source.report(identity, {identity.uuid: difference})
-        except SourceUnavailableError:
-            return Reported(0)
-        if 200 <= answer.status < 300:
-            self._accepted = now
+        answer = await source.report(kept.identity, {kept.identity.uuid: differs.told})
+        if answer.taken:
+            kept.reported, self._taken_s = now, self._now_s()
+            self._supervisor.save()
         return answer
 
-    def _pause_s(self, answer: Reported) -> float:
-        timings = self._supervisor.setup.timings
-        if 200 <= answer.status < 300:
-            return timings.report_every_s
-        if answer.retry_after is not None and answer.retry_after.isdigit():
-            return int(answer.retry_after) / 1000
-        return timings.report_retry_s
+    async def _next_occasion(self) -> None:
+        """Wait for a change that may be reported, or for the clock."""
+        while True:
+            if self._deferred and self._changed.is_set():
+                self._changed = anyio.Event()
+            with anyio.move_on_after(self._until_stroke_s() / self._supervisor.engine.speed):
+                await self._changed.wait()
+            came = self._changed.is_set()
+            if self._is_free() and (came or self._deferred or self._metrics_are_due()):
+                return
+            if came:
+                self._deferred, self._changed = True, anyio.Event()
 
+    def _until_stroke_s(self) -> float:
+        """Until the clock strikes next at a time that matters; infinite when nothing is waited for."""
+        timings, taken_s = self._supervisor.setup.timings, self._taken_s
+        every_s, now_s = timings.report_every_s, self._now_s()
+        if self._deferred:
+            wanted_s = now_s if taken_s is None else max(now_s, taken_s + every_s)
+        elif self._supervisor.setup.moving_metrics:
+            wanted_s = now_s if taken_s is None else max(now_s, taken_s + timings.metrics_every_s)
+        else:
+            return math.inf
+        strokes = max(
+            math.ceil((wanted_s - self._began_s) / every_s - A_HAIR),
+            math.floor((now_s - self._began_s) / every_s + A_HAIR) + 1,
+        )
+        return self._began_s + strokes * every_s - now_s
 
-def full_report(supervisor: Supervisor) -> dict[str, Any]:
-    """All there is to report; what metrics there are stand still."""
-    host, kept = supervisor.setup.host, supervisor.kept
-    report: dict[str, Any] = {
-        "ip_address": host.ip_address,
-        "mac_address": host.mac_address,
-        "api_port": host.api_port,
-        "api_secret": kept.global_key,
-        "os_version": host.os_version,
-        "os_variant": host.os_variant,
-        "supervisor_version": VERSION,
-        "provisioning_progress": None,
-        "provisioning_state": "",
-        "status": "Idle",
-        "logs_channel": None,
-        "cpu_usage": 1,
-        "memory_usage": 1075,
-        "memory_total": 24105,
-        "storage_block_device": "",
-        "cpu_temp": 0,
-        "is_undervolted": False,
-    }
-    apps = _apps(supervisor)
-    return {**report, "apps": apps} if apps else report
+    def _is_free(self) -> bool:
+        every_s = self._supervisor.setup.timings.report_every_s
+        return self._taken_s is None or self._now_s() - self._taken_s >= every_s - A_HAIR
 
+    def _metrics_are_due(self) -> bool:
+        every_s = self._supervisor.setup.timings.metrics_every_s
+        return self._taken_s is None or self._now_s() - self._taken_s >= every_s - A_HAIR
 
-def _apps(supervisor: Supervisor) -> dict[str, Any]:
-    apps: dict[str, Any] = {}
-    for app in supervisor.kept.target.apps:
-        commit = supervisor.kept.commits.get(app.app_id)
-        known = {} if commit is None else {"release_uuid": commit}
-        apps[app.uuid] = {**known, "releases": _releases(supervisor, app.app_id)}
-    return apps
-
-
-def _releases(supervisor: Supervisor, app_id: int) -> dict[str, Any]:
-    """Every release that has an image or a container here, the target's included."""
-    services: dict[str, dict[str, Any]] = {}
-    for commit, service, state in _service_states(supervisor, app_id):
-        services.setdefault(commit, {})[service] = state
-    return {
-        commit: {
-            "update_status": views.update_status([state["status"] for state in named.values()]),
-            "services": named,
-        }
-        for commit, named in services.items()
-    }
-
-
-def _service_states(
-    supervisor: Supervisor, app_id: int
-) -> list[tuple[str, str, Mapping[str, Any]]]:
-    kept, fleeting = supervisor.kept, supervisor.fleeting
-    states: list[tuple[str, str, Mapping[str, Any]]] = []
-    for work in views.images_at_work(kept, fleeting):
-        image = work.image
-        if image.app_id != app_id:
-            continue
-        state: dict[str, Any] = {"image": image.name, "status": work.status}
-        if work.progress is not None:
-            state["download_progress"] = work.progress
-        running = views.running_status(kept, fleeting, image)
-        if running is not None:
-            state["status"] = running
-        states.append((image.commit, image.service, state))
-    return states
+    def _now_s(self) -> float:
+        """The monotonic clock in the Supervisor's own seconds."""
+        return self._supervisor.world.monotonic() * self._supervisor.engine.speed

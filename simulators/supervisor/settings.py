@@ -5,6 +5,7 @@ Source: `GET_v2_local_target-state.json`, which shows them all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +32,9 @@ DEFAULTS: Final = {
     "SUPERVISOR_HARDWARE_METRICS": "true",
 }
 
+AT_FIRST: Final = {**DEFAULTS, "SUPERVISOR_POLL_INTERVAL": "60000", "HOST_FIREWALL_MODE": ""}
+"""What the settings are on a device that no target has configured yet."""
+
 UNMANAGED: Final = {
     **DEFAULTS,
     "SUPERVISOR_POLL_INTERVAL": "60000",
@@ -56,12 +60,22 @@ class Settings:
     poll_interval_s: float
     instant_updates: bool
     local_mode: bool
+    logs: bool
+    hardware_metrics: bool
 
     @classmethod
     def of(cls, config: Mapping[str, str]) -> Settings:
         merged = DEFAULTS | dict(config)
         return cls(
-            poll_interval_s=int(merged["SUPERVISOR_POLL_INTERVAL"]) / 1000,
+            poll_interval_s=(number(merged["SUPERVISOR_POLL_INTERVAL"]) or 0) / 1000,
             instant_updates=merged["SUPERVISOR_INSTANT_UPDATE_TRIGGER"] in TRUE,
             local_mode=merged["SUPERVISOR_LOCAL_MODE"] in TRUE,
+            logs=merged["SUPERVISOR_LOG_CONTROL"] in TRUE,
+            hardware_metrics=merged["SUPERVISOR_HARDWARE_METRICS"] in TRUE,
         )
+
+
+def number(value: str) -> int | None:
+    """The number that a value begins with, as the Supervisor reads one; None when there is none."""
+    digits = re.match(r"\s*[+-]?\d+", value)
+    return int(digits.group()) if digits else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from simulators.supervisor.engine import ContainerEvent
 from simulators.supervisor.locks import LockDirectory
+from simulators.supervisor.registry import Registry
 from simulators.supervisor.state import Container, HostFacts
 from simulators.supervisor.timings import Timings
 
@@ -54,5 +55,13 @@ class Setup:
     on_reboot: Callable[[], Awaitable[None]] | None = None
     """Called when the host goes down, before it boots again: kill your agent here."""
     on_container: Callable[[ContainerEvent, Container], None] | None = None
+    registry: Registry | None = None
+    """Whom the engine asks before it pulls; None: images come from nowhere, at once."""
+    poll_interval_s: float = 60.0
+    """`appUpdatePollInterval` of config.json: until a target says otherwise."""
+    moving_metrics: bool = False
+    """Whether CPU and memory go up and down, and are reported every 300 s."""
+    chatter_s: float = 0.0
+    """How often every container prints two lines; 0: only what it prints at its start and its end."""
     lock_owner: Callable[[Path], int] | None = None
     """Who owns a lock file; None: the file system says."""

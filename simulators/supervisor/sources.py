@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from simulators.supervisor.state import HostFacts, Identity
+from simulators.supervisor.log_stream import Connection
+from simulators.supervisor.state import HostFacts, Identity, Kept
 
 
 class SourceUnavailableError(Exception):
@@ -18,22 +19,43 @@ class SourceUnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """How the backend took a state report."""
+    """How the backend took a report."""
 
     status: int
     retry_after: str | None = None
+    refusal: str = ""
+    """What it said when it did not take it."""
+
+    @property
+    def taken(self) -> bool:
+        return 200 <= self.status < 300
 
 
 class TargetSource(Protocol):
     @property
-    def needs_no_registration(self) -> bool:
-        """Whether reports are taken from a device that has no id yet."""
+    def takes_logs(self) -> bool:
+        """Whether there is a log stream."""
 
-    async def fetch(self, identity: Identity, host: HostFacts) -> object | None:
+    async def join(self, kept: Kept, host: HostFacts) -> str | None:
+        """Do what comes before the first poll; done already, it does nothing. Raises SourceUnavailableError.
+
+        Returns what the log stream is told of it.
+        """
+
+    async def fetch(self, identity: Identity) -> object | None:
         """The body of the target state; None when it is unchanged. Raises SourceUnavailableError."""
 
     async def report(self, identity: Identity, report: Mapping[str, Any]) -> Reported:
         """Hand in a difference to the last accepted report. Raises SourceUnavailableError."""
+
+    async def report_tags(self, identity: Identity, tags: Mapping[str, str]) -> Reported:
+        """Hand in tags. Raises SourceUnavailableError."""
+
+    async def tags(self, identity: Identity) -> list[Mapping[str, Any]]:
+        """All tags, each `{id, name, value}`. Raises SourceUnavailableError."""
+
+    async def stream_logs(self, identity: Identity, connection: Connection) -> int:
+        """Send one connection's body; returns the status of the answer. Raises OSError."""
 
     def forget(self) -> None:
         """The Supervisor restarts: it no longer knows the ETag of what it has."""
@@ -42,7 +64,7 @@ class TargetSource(Protocol):
 class MemoryTargets:
     """A target set by a test."""
 
-    needs_no_registration: Final = True
+    takes_logs: Final = False
 
     def __init__(self, body: object | None = None) -> None:
         self._body = body
@@ -51,13 +73,20 @@ class MemoryTargets:
         """Every report that was handed in, oldest first."""
         self.answer = Reported(200)
         """How reports are taken."""
+        self.told_tags: dict[str, str] = {}
+        self.tag_reports = 0
+        """How often tags were handed in."""
 
     def set_target(self, body: object) -> None:
         """What the next fetch finds, as the body of `GET /device/v3/<uuid>/state`."""
         self._body, self._seen = body, False
 
-    async def fetch(self, identity: Identity, host: HostFacts) -> object | None:
-        del identity, host
+    async def join(self, kept: Kept, host: HostFacts) -> str | None:
+        del kept, host
+        return None
+
+    async def fetch(self, identity: Identity) -> object | None:
+        del identity
         if self._seen:
             return None
         self._seen = True
@@ -67,6 +96,24 @@ class MemoryTargets:
         del identity
         self.reports.append(report)
         return self.answer
+
+    async def report_tags(self, identity: Identity, tags: Mapping[str, str]) -> Reported:
+        del identity
+        self.tag_reports += 1
+        if self.answer.taken:
+            self.told_tags |= tags
+        return self.answer
+
+    async def tags(self, identity: Identity) -> list[Mapping[str, Any]]:
+        del identity
+        return [
+            {"id": index, "name": name, "value": value}
+            for index, (name, value) in enumerate(self.told_tags.items(), 1)
+        ]
+
+    async def stream_logs(self, identity: Identity, connection: Connection) -> int:
+        del identity, connection
+        raise ConnectionError("a memory takes no log stream")
 
     def forget(self) -> None:
         self._seen = self._body is None

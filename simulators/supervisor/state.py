@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from simulators.supervisor.target import AppTarget, ServiceTarget, Target
 
@@ -49,6 +49,8 @@ class Identity:
     device_key: str = field(repr=False)
     device_id: int | None = None
     """None until it has registered."""
+    configured_at: str = ""
+    """The backend that has been told the initial config."""
 
 
 @dataclass(slots=True)
@@ -94,7 +96,15 @@ class Kept:
     app_uuids: dict[int, str] = field(default_factory=dict)
     images: list[Image] = field(default_factory=list)
     containers: list[Container] = field(default_factory=list)
-    tags: dict[str, str] = field(default_factory=dict)
+    config: dict[str, str] = field(default_factory=dict)
+    """What the settings are now; the apply brings them to the target's. Empty without a backend."""
+    volumes: list[str] = field(default_factory=list)
+    """Volumes and networks that exist, by app: `1001 volume 'data'`."""
+    reported: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The last state report that was accepted. It lives in a tmpfs: a reboot of the host forgets it."""
+    tags_wanted: dict[str, str] = field(default_factory=dict)
+    """Tags that the backend has not been told yet."""
+    tags_reported: dict[str, str] = field(default_factory=dict)
     hostname: str = ""
 
     def image(self, like: Image) -> Image | None:

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,12 +27,15 @@ from simulators.supervisor.engine import Behaviour, ContainerEvent, Engine
 from simulators.supervisor.follow import Follower
 from simulators.supervisor.host_journal import HostJournal
 from simulators.supervisor.locks import Locks, owner_of
+from simulators.supervisor.log_stream import LogStream
 from simulators.supervisor.memory import Memory
 from simulators.supervisor.reports import Reports
-from simulators.supervisor.settings import Settings
+from simulators.supervisor.settings import AT_FIRST, Settings
 from simulators.supervisor.setup import After, Setup, Told
 from simulators.supervisor.sources import TargetSource
 from simulators.supervisor.state import VERSION, Container, Fleeting, Identity, Kept, Life
+from simulators.supervisor.tags import Tags
+from simulators.supervisor.teller import Teller
 from simulators.world import SimWorld
 
 
@@ -45,11 +49,13 @@ class Supervisor:
         self.source: Final = source
         self.told: Final[list[Told]] = []
         self._memory = Memory(setup.state_directory)
-        self.kept = self._memory.load() or _new(world, setup)
+        self.kept = self._memory.load() or _new(world, setup, managed=source is not None)
         self.fleeting = Fleeting()
         self.host_journal: Final = HostJournal(
             world, lambda: self.kept.hostname or setup.host.hostname
         )
+        self.log_stream: LogStream | None = None
+        self.teller: Final = Teller(world, self._log)
         self.engine = Engine(
             world,
             self.kept,
@@ -57,7 +63,10 @@ class Supervisor:
             setup.timings,
             setup.speed,
             self.host_journal,
+            self.teller,
             self._on_container,
+            registry=setup.registry,
+            chatter_s=setup.chatter_s,
         )
         self.locks = Locks(setup.lock_directory, self._lock_deleted, setup.lock_owner or owner_of)
         self.applier = Applier(
@@ -65,6 +74,7 @@ class Supervisor:
         )
         self.follower = Follower(self)
         self.reports = Reports(self)
+        self.tags = Tags(self)
         self.host_update_in_progress = False
         """While a host update is in progress, reboots are refused."""
         self.boots = 1
@@ -84,12 +94,12 @@ class Supervisor:
 
     @property
     def settings(self) -> Settings:
-        return Settings.of(self.kept.target.config)
+        return Settings.of(self.kept.config)
 
     @property
     def local_mode(self) -> bool:
         """Targets come over the local API, and nobody needs a key."""
-        return not self.managed or self.settings.local_mode
+        return not self.managed or Settings.of(self.kept.target.config).local_mode
 
     def transport(self) -> httpx.AsyncBaseTransport:
         """The local API as an httpx transport: no connection while the host is down."""
@@ -97,8 +107,12 @@ class Supervisor:
 
     def keep(self) -> None:
         """Something has changed: write down what is kept, and let it be reported."""
-        self._memory.save(self.kept)
+        self.save()
         self.reports.something_changed()
+
+    def save(self) -> None:
+        """Write down what is kept."""
+        self._memory.save(self.kept)
 
     def note(self, what: str, body: object = None) -> None:
         world = self.world
@@ -141,18 +155,39 @@ class Supervisor:
         finally:
             self.alive = False
             self._tasks = None
+            self.log_stream = None
 
     def _wake_up(self) -> None:
         """Go on with what was kept, and open the local API."""
+        if self.source is not None:
+            self.log_stream = self._log_stream(self.source)
+            self.teller.say("Supervisor starting")
         for container in self.kept.containers:
             self._give_life(container)
         if self.source is not None:
             self.source.forget()
-            self.spawn(partial(self.follower.poll, self.source))
-            self.spawn(partial(self.reports.run, self.source))
+            self.spawn(partial(self.follower.follow, self.source))
+            self.tags.wake_up()
         if self.kept.target.apps:
             self.begin_apply(force=False)
         self.alive = True
+
+    def _log_stream(self, source: TargetSource) -> LogStream | None:
+        """A log stream under the name that the device has now; it keeps that name."""
+        if not source.takes_logs:
+            return None
+        identity = replace(self.kept.identity)
+        return LogStream(
+            self.world,
+            partial(source.stream_logs, identity),
+            spawn=self.spawn,
+            spend=self.engine.spend,
+            speed=self.setup.speed,
+        )
+
+    def _log(self, line: dict[str, Any]) -> None:
+        if self.log_stream is not None and self.settings.logs and not self.local_mode:
+            self.log_stream.log(line)
 
     def stop(self) -> None:
         """End it, as a SIGKILL would; what was kept stays."""
@@ -177,6 +212,7 @@ class Supervisor:
         self.spawn(partial(self._close, what))
 
     async def _close(self, what: str) -> None:
+        self.teller.say("Rebooting" if what == "reboot" else "Shutting down")
         await self.engine.spend(self.setup.timings.close_s)
         self._off_s = self.setup.timings.boot_s
         self._end(After.BOOT if what == "reboot" else After.POWER_ON)
@@ -193,6 +229,7 @@ class Supervisor:
         for container in self.kept.containers:
             container.life = Life.EXITED
             self.locks.vanish(container.app_id, container.service)
+        self.kept.reported = {}
         self.keep()
         self.boots += 1
         if isinstance(self.world, SimWorld):
@@ -231,8 +268,12 @@ class Supervisor:
     def _give_life(self, container: Container) -> None:
         if self._tasks is not None:
             self.spawn(partial(self.engine.live, container))
+            self.spawn(partial(self.engine.chatter, container))
 
 
-def _new(world: World, setup: Setup) -> Kept:
+def _new(world: World, setup: Setup, *, managed: bool) -> Kept:
     identity = Identity(setup.uuid or new_id(world), device_key=new_id(world))
-    return Kept(identity, global_key=setup.api_key or new_id(world), hostname=setup.host.hostname)
+    polls = {"SUPERVISOR_POLL_INTERVAL": str(int(setup.poll_interval_s * 1000))}
+    config = AT_FIRST | polls if managed else {}
+    key = setup.api_key or new_id(world)
+    return Kept(identity, global_key=key, config=config, hostname=setup.host.hostname)

@@ -18,6 +18,10 @@ from interfaces.target_verdict import TargetRejectedError, faults_of
 CONFIG_PREFIXES: Final = ("RESIN_", "BALENA_")
 
 
+class NotOursError(TargetRejectedError):
+    """The target state does not speak of this device; the backend never hears of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceTarget:
     name: str
@@ -67,7 +71,7 @@ def read_target(uuid: str, body: object) -> Target:
     """
     mine = body.get(uuid) if isinstance(body, dict) else None
     if mine is None:
-        raise TargetRejectedError(
+        raise NotOursError(
             (f"Expected target state for local device with uuid '{uuid}'.",),
         )
     return _read(uuid, mine)
@@ -88,7 +92,7 @@ def _read(uuid: str, mine: Mapping[str, Any]) -> Target:
         raise TargetRejectedError(faults)
     return Target(
         name=mine["name"],
-        config={_bare(name): value for name, value in mine["config"].items()},
+        config=bare_config(mine["config"]),
         apps=tuple(_read_app(app_uuid, app) for app_uuid, app in mine["apps"].items()),
     )
 
@@ -122,8 +126,11 @@ def _read_service(name: str, service: Mapping[str, Any]) -> ServiceTarget:
     )
 
 
-def _bare(name: str) -> str:
-    for prefix in CONFIG_PREFIXES:
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name
+def bare_config(config: Mapping[str, str]) -> dict[str, str]:
+    """The config with its names bare; `BALENA_X` wins over `RESIN_X`, and that over `X` (code)."""
+    bare: dict[str, str] = {}
+    for prefix in ("BALENA_", "RESIN_", ""):
+        for name, value in config.items():
+            if name.startswith(prefix) and (prefix or not name.startswith(CONFIG_PREFIXES)):
+                bare.setdefault(name.removeprefix(prefix), value)
+    return bare

@@ -46,8 +46,19 @@ class Timings:
     report_every_s: float = 10.0
     """At most one state report per this long."""
     report_retry_s: float = 15.0
-    """After a state report that was refused without a Retry-After."""
-    register_retry_s: float = 10.0
+    """After a report that was refused without a Retry-After; it doubles, up to the poll interval (code)."""
+    metrics_every_s: float = 300.0
+    """Metrics alone are worth a report at most every so long."""
+    first_report_s: float = 1.0
+    """From the first poll until the first report."""
+    join_retry_s: float = 4.2
+    """After a failed registration; `bootstrapRetryDelay` of the recorded device. The default is 30 s (code)."""
+    poll_retry_s: float = 15.0
+    """After a failed poll (code)."""
+    configure_s: float = 0.1
+    """Until the settings have changed."""
+    token_s: float = 0.05
+    """Between the engine's requests to a registry."""
 
     def back_off_s(self, failures: int, *, at_most_s: float) -> float:
         """The wait after this many failed applies in a row (1 for the first)."""

@@ -1,14 +1,15 @@
-"""The simulator as its backend sees it: the requests of the recordings, in their order and shape."""
+"""The simulator as its backend sees it, beyond the recordings (those are in `test_recorded_backend.py`)."""
 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import httpx
-import pytest
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,10 +18,9 @@ from starlette.routing import Route
 
 from simulators.supervisor import BackendSetup, BackendTargets, Setup, Supervisor, one_directory
 from simulators.world import SimWorld, run_virtual
-from tests.simulators.lab import COMMITS, RECORDINGS, UUID, running, target
+from tests.simulators.lab import COMMITS, UUID, running, target
 
 JOIN_TOKEN: Final = "bjt_canary"
-METRICS: Final = {"cpu_usage", "memory_usage", "cpu_temp"}
 
 
 class Scripted:
@@ -29,8 +29,7 @@ class Scripted:
     def __init__(self, body: object) -> None:
         self.body = body
         self.asked: list[tuple[str, str, dict[str, str], Any]] = []
-        self.conflict_with: str | None = None
-        """The uuid is taken: 409; whoever has this key may look the device up."""
+        self.when: list[tuple[str, float]] = []
         self.report_status = 200
         methods = ["GET", "POST", "PATCH"]
         self.app = Starlette(routes=[Route("/{path:path}", self._answer, methods=methods)])
@@ -41,17 +40,14 @@ class Scripted:
 
     async def _answer(self, request: Request) -> Response:
         raw = await request.body()
-        path, key = request.url.path, request.headers["authorization"].removeprefix("Bearer ")
+        path = request.url.path
+        if path.endswith("/log-stream"):
+            return Response(status_code=204)
         parsed = json.loads(raw) if raw else None
         self.asked.append((request.method, path, dict(request.headers), parsed))
-        if path == "/device/register":
-            taken = self.conflict_with is not None
-            return JSONResponse({"id": 1234}, 409 if taken else 201)
-        if path == "/v7/device":
-            known = key == self.conflict_with
-            return JSONResponse({"d": [{"id": 77}]} if known else {}, 200 if known else 401)
-        if path.startswith("/api-key/"):
-            return Response(status_code=200)
+        self.when.append((self.requests[-1], anyio.current_time()))
+        if request.method == "POST":
+            return JSONResponse({"id": 1234}, 201)
         if request.method == "PATCH":
             return Response("OK", status_code=self.report_status)
         return self._state(request)
@@ -72,48 +68,6 @@ def _supervisor(tmp: Path, backend: Scripted, *, on_disk: bool = False) -> Super
     )
     setup = Setup(one_directory(tmp), uuid=UUID, state_directory=tmp if on_disk else None)
     return Supervisor(world, setup, source)
-
-
-def test_the_first_boot_asks_what_the_recorded_one_asked(tmp_path: Path) -> None:
-    recorded = json.loads((RECORDINGS / "backend" / "first-boot.json").read_text())
-
-    async def story() -> Scripted:
-        backend = Scripted(target(None, config={}))
-        supervisor = _supervisor(tmp_path, backend)
-        async with running(supervisor):
-            await supervisor.world.sleep(30)
-        return backend
-
-    backend = run_virtual(story)
-
-    left_out = ("log-stream", "/v7/")
-    theirs = [
-        row
-        for row in recorded[:8]
-        if not any(part in row["request"]["path"] for part in left_out) and row["seq"] != 7
-    ]
-    assert backend.requests == [
-        f"{row['request']['method']} {row['request']['path']}" for row in theirs
-    ]
-    for (_, path, headers, body), row in zip(backend.asked, theirs, strict=True):
-        _same_request(path, headers, body, row["request"])
-
-
-def _same_request(path: str, headers: dict[str, str], body: Any, recorded: dict[str, Any]) -> None:
-    wanted = {name.lower(): value for name, value in recorded["headers"]}
-    assert headers["user-agent"] == wanted["user-agent"]
-    assert headers["authorization"].split()[0] == wanted["authorization"].split()[0] == "Bearer"
-    if path == "/device/register":
-        assert headers["authorization"] == f"Bearer {JOIN_TOKEN}"
-    if body is None:
-        assert recorded["body"] == ""
-        return
-    ours, theirs = body.get(UUID, body), recorded["body"].get(UUID, recorded["body"])
-    assert list(ours) == list(theirs)
-    for name, value in theirs.items():
-        assert type(ours[name]) is type(value), name
-        if name not in METRICS | {"api_key", "api_secret"}:
-            assert ours[name] == value, name
 
 
 def test_an_unchanged_target_is_asked_for_by_etag_and_answered_by_304(tmp_path: Path) -> None:
@@ -150,42 +104,22 @@ def test_reports_are_differences_and_tell_of_the_release(tmp_path: Path) -> None
     assert app["releases"][COMMITS[1]]["services"]["main"]["status"] == "Running"
 
 
-def test_a_backend_that_takes_no_reports_is_left_alone(tmp_path: Path) -> None:
+def test_a_report_that_is_not_taken_is_handed_in_again_and_again_with_longer_pauses(
+    tmp_path: Path,
+) -> None:
     async def story() -> Scripted:
-        backend = Scripted(target(1))
+        backend = Scripted(target(None))
         backend.report_status = 404
         supervisor = _supervisor(tmp_path, backend)
         async with running(supervisor):
-            await supervisor.world.sleep(600)
+            await supervisor.world.sleep(200)
         return backend
 
-    assert run_virtual(story).requests.count("PATCH /device/v3/state") == 1
+    backend = run_virtual(story)
 
-
-@pytest.mark.parametrize("known_by", ["device", "provisioning"])
-def test_a_conflict_is_settled_by_looking_the_device_up(tmp_path: Path, known_by: str) -> None:
-    async def story() -> tuple[Scripted, Supervisor]:
-        backend = Scripted(target(None))
-        supervisor = _supervisor(tmp_path, backend)
-        key = supervisor.kept.identity.device_key if known_by == "device" else JOIN_TOKEN
-        backend.conflict_with = key
-        async with running(supervisor):
-            await supervisor.world.sleep(5)
-        return backend, supervisor
-
-    backend, supervisor = run_virtual(story)
-
-    recording = "register-conflict" if known_by == "device" else "key-exchange"
-    rows = json.loads((RECORDINGS / "backend" / f"{recording}.json").read_text())
-    paths = [
-        f"{row['request']['method']} {row['request']['path'].partition('?')[0]}" for row in rows
-    ]
-    recorded_way = [path for path in paths if "register" in path or "/v7/device" in path]
-    recorded_way = [path for path in recorded_way if "variable" not in path]
-    ours = [path for path in backend.requests if "register" in path or "/v7/device" in path]
-    assert ours == recorded_way
-    assert supervisor.kept.identity.uuid == UUID
-    assert supervisor.kept.identity.device_id == 77
+    reports = [at for request, at in backend.when if request == "PATCH /device/v3/state"]
+    pauses = [round(after - before) for before, after in itertools.pairwise(reports)]
+    assert pauses == [15, 30, 60, 60], "at most the poll interval"
 
 
 def test_it_registers_once_in_its_life(tmp_path: Path) -> None:

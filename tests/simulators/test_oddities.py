@@ -141,10 +141,12 @@ def test_4_a_tag_in_a_known_repository_is_pulled(in_a_lab: InALab) -> None:
 def test_5_an_http_backend_crashes_it_at_boot_unless_its_logs_go_over_https() -> None:
     world, token = SimWorld(1), SecretStr("a-join-token")
 
-    BackendTargets(BackendSetup("http://cloudly", token), world)
+    BackendTargets(BackendSetup("https://cloudly", token), world)
+    BackendTargets(BackendSetup("http://cloudly", token, logs_url="https://logs"), world)
 
-    with pytest.raises(CrashedAtBootError):
-        BackendTargets(BackendSetup("http://cloudly", token, logs_url="http://logs"), world)
+    for logs_url in (None, "http://logs"):
+        with pytest.raises(CrashedAtBootError):
+            BackendTargets(BackendSetup("http://cloudly", token, logs_url=logs_url), world)
 
 
 def test_6_retry_after_seconds_on_a_report_are_taken_for_milliseconds(in_a_lab: InALab) -> None:
@@ -162,10 +164,29 @@ def test_6_retry_after_seconds_on_a_report_are_taken_for_milliseconds(in_a_lab: 
     in_a_lab(story)
 
 
+def test_6_retry_after_seconds_on_tags_are_taken_for_milliseconds_too(in_a_lab: InALab) -> None:
+    async def story(lab: Lab) -> None:
+        assert lab.source is not None
+        lab.source.answer = Reported(429, "5")
+
+        answer = await lab.client.patch("/v2/device/tags", json={"place": "roof"})
+        await lab.pass_(1)
+        asked_in_a_second = lab.source.tag_reports
+        lab.source.answer = Reported(200)
+        await lab.pass_(1)
+
+        assert answer.status_code == 202
+        assert asked_in_a_second > 100
+        assert (await lab.get("/v2/device/tags"))["tags"][0]["name"] == "place"
+
+    in_a_lab(story)
+
+
 def test_7_without_etag_every_poll_restarts_the_running_apply(tmp_path: Path) -> None:
-    async def applied_within_a_minute(*, with_etag: bool) -> bool:
-        body = target(1, config={"RESIN_SUPERVISOR_POLL_INTERVAL": "2000"})
-        backend = _Backend(body, with_etag=with_etag)
+    fast = {"RESIN_SUPERVISOR_POLL_INTERVAL": "2000"}
+
+    async def release_after_a_minute(*, with_etag: bool) -> str:
+        backend = _Backend(target(1, config=fast), with_etag=with_etag)
         world = SimWorld(7)
         slow = Timings(download_s=10, poll_jitter_s=0)
         setup = Setup(one_directory(tmp_path), uuid=UUID, timings=slow)
@@ -174,11 +195,13 @@ def test_7_without_etag_every_poll_restarts_the_running_apply(tmp_path: Path) ->
         )
         supervisor = Supervisor(world, setup, source)
         async with running(supervisor):
+            await world.sleep(61)
+            backend.body = target(2, config=fast)
             await world.sleep(60)
-            return bool(supervisor.kept.commits)
+            return supervisor.kept.commits[1001]
 
-    assert run_virtual(lambda: applied_within_a_minute(with_etag=True))
-    assert not run_virtual(lambda: applied_within_a_minute(with_etag=False))
+    assert run_virtual(lambda: release_after_a_minute(with_etag=True)) == COMMITS[2]
+    assert run_virtual(lambda: release_after_a_minute(with_etag=False)) == COMMITS[1]
 
 
 def test_8_a_conflict_that_nobody_can_look_up_makes_ghost_devices(tmp_path: Path) -> None:
@@ -307,13 +330,15 @@ class _Backend:
     def __init__(
         self, body: dict[str, Any], *, with_etag: bool = True, register_status: int = 201
     ) -> None:
-        self._body = body
+        self.body = body
         self._with_etag = with_etag
         self._register_status = register_status
         self.registered: list[str] = []
         routes = [
             Route("/device/register", self._register, methods=["POST"]),
             Route("/device/v3/{uuid}/state", self._state),
+            Route("/v7/device_config_variable", self._taken, methods=["POST"]),
+            Route("/device/v3/state", self._taken, methods=["PATCH"]),
         ]
         self.transport = httpx.ASGITransport(Starlette(routes=routes))
 
@@ -321,9 +346,13 @@ class _Backend:
         self.registered.append((await request.json())["uuid"])
         return JSONResponse({"id": 1234}, self._register_status)
 
+    async def _taken(self, _request: Request) -> Response:
+        return Response(status_code=201)
+
     async def _state(self, request: Request) -> Response:
         if not self._with_etag:
-            return JSONResponse(self._body)
-        if request.headers.get("if-none-match") == 'W/"1"':
+            return JSONResponse(self.body)
+        tag = f'W/"{len(str(self.body))}{COMMITS[2] in str(self.body)}"'
+        if request.headers.get("if-none-match") == tag:
             return Response(status_code=304)
-        return JSONResponse(self._body, headers={"etag": 'W/"1"'})
+        return JSONResponse(self.body, headers={"etag": tag})

@@ -405,7 +405,7 @@ async def a_place(
             first = NewToken(new_join_token(cloud), "test", 1, now_ms(cloud), None)
             store.write_now(lambda db: create_token(db, first))
             source = BackendTargets(
-                BackendSetup(CLOUDLY_URL, SecretStr(first.token)),
+                BackendSetup(CLOUDLY_URL, SecretStr(first.token), targets_only=True),
                 device,
                 transport=to_backend,
             )
@@ -416,6 +416,7 @@ async def a_place(
                     uuid=uuid,
                     api_key=KEY,
                     on_reboot=host_goes_down,
+                    poll_interval_s=900,  # else it polls before the agent asks, in mid-story
                 ),
                 source,
             )
