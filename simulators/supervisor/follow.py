@@ -41,6 +41,8 @@ class Follower:
     async def follow(self, source: TargetSource) -> None:
         """Join, then report and poll for ever."""
         self._joined = False
+        if source.takes_logs:
+            await self._supervisor.engine.spend(self._supervisor.setup.timings.wake_s)
         await self._join(source)
         self._joined = True
         self._supervisor.spawn(partial(self._supervisor.reports.run, source))

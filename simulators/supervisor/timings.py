@@ -49,6 +49,8 @@ class Timings:
     """After a report that was refused without a Retry-After; it doubles, up to the poll interval (code)."""
     metrics_every_s: float = 300.0
     """Metrics alone are worth a report at most every so long."""
+    wake_s: float = 0.1
+    """From the first log line until it asks its backend for anything."""
     first_report_s: float = 1.0
     """From the first poll until the first report."""
     join_retry_s: float = 4.2
