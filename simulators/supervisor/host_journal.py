@@ -42,10 +42,10 @@ class Entry(NamedTuple):
 
 
 class HostJournal:
-    def __init__(self, world: World, hostname: Callable[[], str]) -> None:
+    def __init__(self, world: World, hostname: Callable[[], str], kept: int = KEPT) -> None:
         self._world = world
         self._hostname = hostname
-        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self._entries: deque[Entry] = deque(maxlen=kept)
         self.manner = Manner.WELL
 
     def say(self, unit: str, identifier: str, message: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simulators.supervisor.engine import ContainerEvent
+from simulators.supervisor.host_journal import KEPT
 from simulators.supervisor.locks import LockDirectory
 from simulators.supervisor.registry import Registry
 from simulators.supervisor.state import Container, HostFacts
@@ -59,6 +60,8 @@ class Setup:
     """Whom the engine asks before it pulls; None: images come from nowhere, at once."""
     poll_interval_s: float = 60.0
     """`appUpdatePollInterval` of config.json: until a target says otherwise."""
+    journal_lines: int = KEPT
+    """How much of the host's journal is kept."""
     moving_metrics: bool = False
     """Whether CPU and memory go up and down, and are reported every 300 s."""
     chatter_s: float = 0.0

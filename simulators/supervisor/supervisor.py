@@ -52,7 +52,7 @@ class Supervisor:
         self.kept = self._memory.load() or _new(world, setup, managed=source is not None)
         self.fleeting = Fleeting()
         self.host_journal: Final = HostJournal(
-            world, lambda: self.kept.hostname or setup.host.hostname
+            world, lambda: self.kept.hostname or setup.host.hostname, setup.journal_lines
         )
         self.log_stream: LogStream | None = None
         self.teller: Final = Teller(world, self._log)
