@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,34 @@ def test_8_a_conflict_that_nobody_can_look_up_makes_ghost_devices(tmp_path: Path
 
     assert uuids[0] == UUID
     assert len(set(uuids)) == len(uuids) > 2
+
+
+@pytest.mark.parametrize("how", ["cut", "500", "no rows", "no number"])
+def test_8_a_look_up_that_fails_for_whatever_reason_makes_one_too(tmp_path: Path, how: str) -> None:
+    """Read in its source: it tells no refusal from a cut."""
+    registered: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/device/register":
+            registered.append(json.loads(request.content)["uuid"])
+            return httpx.Response(409)
+        if how == "cut":
+            raise httpx.ReadError("cut")
+        body = {"d": [{"id": "12"}]} if how == "no number" else {"d": []}
+        return httpx.Response(500 if how == "500" else 200, json=body)
+
+    async def story() -> None:
+        world = SimWorld(8)
+        setup = BackendSetup("https://cloudly", SecretStr("token"), targets_only=True)
+        source = BackendTargets(setup, world, transport=httpx.MockTransport(answer))
+        supervisor = Supervisor(world, Setup(one_directory(tmp_path), uuid=UUID), source)
+        async with running(supervisor):
+            await world.sleep(15)
+
+    run_virtual(story)
+
+    assert registered[0] == UUID
+    assert len(set(registered)) == len(registered) > 2
 
 
 def test_9_a_device_without_apps_reports_nothing_of_apps(in_a_lab: InALab) -> None:
