@@ -25,7 +25,7 @@ from cloudly.balena.agent_environment import AGENT_LABEL
 from interfaces.world import RealWorld
 from simulators.supervisor import BackendSetup, BackendTargets
 from simulators.supervisor.sources import SourceUnavailableError
-from simulators.supervisor.state import HostFacts, Identity
+from simulators.supervisor.state import HostFacts, Identity, Kept
 from tests.cloudly.image_given import Disk, disk
 from tests.cloudly.tls_given import ROOT, TlsServed, run
 
@@ -129,8 +129,9 @@ async def test_a_flashed_image_becomes_one_node_with_one_use_of_its_token(
     order_the_agent(served)
 
     async with a_supervisor(config) as supervisor:
-        target = await supervisor.fetch(identity, HostFacts())
-        unchanged = await supervisor.fetch(identity, HostFacts())
+        await supervisor.join(Kept(identity, "g" * 32), HostFacts())
+        target = await supervisor.fetch(identity)
+        unchanged = await supervisor.fetch(identity)
     if mounted:
         (tmp_path / "config.json").write_bytes(image.read())
         env = agent(tmp_path, {"BASEOS_CONFIG_JSON": str(tmp_path / "config.json")})
@@ -159,9 +160,10 @@ async def test_a_second_card_with_the_same_one_time_image_is_refused(
     second = Identity(uuid=UUID[::-1], device_key=KEY)
 
     async with a_supervisor(config) as supervisor:
-        await supervisor.fetch(Identity(uuid=UUID, device_key=KEY[::-1]), HostFacts())
+        first = Kept(Identity(uuid=UUID, device_key=KEY[::-1]), "g" * 32)
+        await supervisor.join(first, HostFacts())
         with pytest.raises(SourceUnavailableError, match="registering was answered with 401"):
-            await supervisor.fetch(second, HostFacts())
+            await supervisor.join(Kept(second, "g" * 32), HostFacts())
     checked = run("cloudly", "image", "check", str(image.path),
                   env=served.env, check=False)  # fmt: skip
 
