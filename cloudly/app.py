@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from cloudly.balena import host
 from cloudly.balena.agent_environment import AgentEnvironment
 from cloudly.balena.api import SupervisorApi
+from cloudly.balena.log_stream import LogStreamApi
 from cloudly.balena.registry import RegistryTokens
 from cloudly.http import answers
 from cloudly.http.device import DeviceApi
@@ -20,6 +21,8 @@ from cloudly.http.live import Closing, Live
 from cloudly.http.page import Page
 from cloudly.problems import Refused
 from cloudly.settings import Settings
+from cloudly.store.device_logs import DeviceLogs
+from cloudly.store.log_rows import LogBounds
 from cloudly.store.store import Store
 from interfaces.world import World
 
@@ -31,15 +34,18 @@ def create_app(
     app = FastAPI(title="Cloudly", docs_url=None, redoc_url=None, openapi_url=None)
     answers.install(app)
     store.devices.completed = AgentEnvironment(store, world, settings).completed
+    closing = closing or Closing()
+    logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
     routes: list[BaseRoute] = [
         *DeviceApi(store, world, settings).routes(),
         *SupervisorApi(store, world, settings).routes(),
+        *LogStreamApi(store, logs, world, settings, closing).routes(),
         *RegistryTokens(store, world, settings).routes(),
         *host.routes(),
         Route("/healthz", _health(store), methods=["GET"]),
     ]
     if settings.page:
-        live = Live(world, closing or Closing())
+        live = Live(world, closing)
         routes += Page(store, world, settings, live).routes()
     app.router.routes[:] = routes  # nothing that FastAPI brings by itself
     app.router.redirect_slashes = False  # an address is what it is

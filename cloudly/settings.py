@@ -30,6 +30,10 @@ VARIABLES = {
     "tls_cert":          ("CLOUDLY_TLS_CERT",          "/etc/cloudly/tls.crt"),
     "tls_key":           ("CLOUDLY_TLS_KEY",           "/etc/cloudly/tls.key"),
     "root_ca":           ("CLOUDLY_ROOT_CA",           "/etc/cloudly/root-ca.crt"),
+    "logs_per_node_mib": ("CLOUDLY_LOGS_PER_NODE_MIB", "1"),
+    "logs_total_mib":    ("CLOUDLY_LOGS_TOTAL_MIB",    "1024"),
+    "logs_days":         ("CLOUDLY_LOGS_DAYS",         "7"),
+    "logs_lines_per_s":  ("CLOUDLY_LOGS_LINES_PER_S",  "100"),
 }
 # fmt: on
 
@@ -76,6 +80,12 @@ class Settings(BaseModel):
     insecure_page: bool = False
     """Serve the page, which has no login yet, on an address that others can reach."""
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    logs_per_node_mib: float = Field(default=1.0, ge=0.1, le=1024)
+    """Logs of a device that are kept, compressed: some ten times as much text."""
+    logs_total_mib: float = Field(default=1024.0, ge=1, le=1048576)
+    logs_days: float = Field(default=7.0, gt=0, le=3650)
+    logs_lines_per_s: float = Field(default=100.0, ge=1, le=10000)
+    """Of one device, for long; fifty times as many may come at once. What is beyond is counted and not kept."""
     registry_service: str | None = Field(default=None, max_length=255, pattern=REGISTRY_HOST)
     """The registry that Cloudly is the token server of, as image references name its host; None: of none."""
     registry_issuer: str = Field(default="cloudly", pattern="^[A-Za-z0-9._:/-]{1,200}$")

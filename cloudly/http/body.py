@@ -45,13 +45,36 @@ async def read_body(request: Request, *, limit: int, deadline_s: float) -> bytes
     return bytes(body)
 
 
-def _unpacker(request: Request, limit: int) -> _Plain | _Gunzip:
+def is_gzip(request: Request) -> bool:
+    """How the body is written. Raises Refused (malformed) where it is a way that we do not read."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding == "identity":
-        return _Plain()
-    if encoding == "gzip":
-        return _Gunzip(limit)
-    raise Refused("malformed", "Content-Encoding must be gzip or absent.", status=415)
+    if encoding not in {"identity", "gzip"}:
+        raise Refused("malformed", "Content-Encoding must be gzip or absent.", status=415)
+    return encoding == "gzip"
+
+
+class Gunzip:
+    """One gzip member, a step at a time: no step gives more than there is room for. Raises zlib.error."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(GZIP)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._inflate.eof
+
+    def step(self, chunk: bytes, room: int) -> tuple[bytes, bytes]:
+        """What it grows to, and what of the chunk is left for the next step. `room`: at least 1."""
+        if chunk and self._inflate.eof:
+            raise zlib.error("more comes after its end")
+        unpacked = self._inflate.decompress(chunk, room)
+        if self._inflate.unused_data:
+            raise zlib.error("more comes after its end")
+        return unpacked, self._inflate.unconsumed_tail
+
+
+def _unpacker(request: Request, limit: int) -> _Plain | _Whole:
+    return _Whole(limit) if is_gzip(request) else _Plain()
 
 
 class _Plain:
@@ -62,25 +85,21 @@ class _Plain:
         """Whatever came is whole."""
 
 
-class _Gunzip:
-    """Decompresses no more than there is room for, whatever the chunk would grow to."""
+class _Whole:
+    """A gzip body that must fit."""
 
     def __init__(self, limit: int) -> None:
-        self._inflate = zlib.decompressobj(GZIP)
+        self._gunzip = Gunzip()
         self._limit = limit
 
     def __call__(self, chunk: bytes, room: int) -> bytes:
-        if chunk and self._inflate.eof:
-            raise zlib.error("more comes after its end")
-        unpacked = self._inflate.decompress(chunk, room)
-        if self._inflate.unconsumed_tail:
+        unpacked, rest = self._gunzip.step(chunk, room)
+        if rest:
             raise _too_large(self._limit)
-        if self._inflate.unused_data:
-            raise zlib.error("more comes after its end")
         return unpacked
 
     def finish(self) -> None:
-        if not self._inflate.eof:
+        if not self._gunzip.has_ended:
             raise zlib.error("it ends early")
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import time
 
 import pytest
 
@@ -105,6 +106,17 @@ def test_what_looks_like_a_credential_is_taken_out_of_a_line(line: str) -> None:
 )
 def test_a_plain_line_stays_as_it_is(line: str) -> None:
     assert redact(line) == line
+
+
+@pytest.mark.parametrize(
+    "line", ["a" * 60_000 + " api", "token" * 12_000, "token" + " " * 60_000, "a-" * 30_000 + "t_"]
+)
+def test_a_strangers_line_cannot_buy_more_than_its_length_in_time(line: str) -> None:
+    begun = time.process_time()
+
+    redact(line)
+
+    assert time.process_time() - begun < 2  # 0.1 s here; hours where each letter is a beginning
 
 
 def test_a_log_line_is_json_and_its_traceback_is_redacted_too() -> None:

@@ -1,0 +1,127 @@
+"""The file that device logs are in: `logs.db` beside Cloudly's database, opened, set aside and kept within bounds.
+
+Rules:
+- Logs are worth less than everything else: a file that is damaged, or another program's, is set aside with a warning
+  and a new one is begun. Only the newest that was set aside is kept.
+- WAL and synchronous=NORMAL: a power cut costs the last seconds, never the file; nobody was promised more.
+- What is deleted is given back to the disk in small steps (auto_vacuum=incremental).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+log = logging.getLogger("cloudly")
+
+FILE = "logs.db"
+SET_ASIDE = "logs.db.damaged"
+SUFFIXES = ("", "-wal", "-shm")
+FORMAT = 1
+PATIENCE_MS = 20
+"""Nobody else writes here; who does must not hold the server up."""
+READERS_PATIENCE_MS = 500
+WAL_BYTES = 16 * 1024 * 1024
+STEP_PAGES = 256
+PRIMARY = 0xFF
+
+TABLES = """
+CREATE TABLE source(
+  id INTEGER PRIMARY KEY, node_id TEXT NOT NULL UNIQUE, last_n INTEGER NOT NULL, size INTEGER NOT NULL) STRICT;
+CREATE TABLE log_chunk(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, source INTEGER NOT NULL, first_n INTEGER NOT NULL, lines INTEGER NOT NULL,
+  first_at_ms INTEGER NOT NULL, last_at_ms INTEGER NOT NULL, raw INTEGER NOT NULL, size INTEGER NOT NULL,
+  packed BLOB NOT NULL, UNIQUE(source, first_n)) STRICT;
+"""
+
+DAMAGE = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
+)  # fmt: skip
+PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
+
+
+def code_of(problem: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 where it gave none."""
+    return getattr(problem, "sqlite_errorcode", 0) & PRIMARY
+
+
+def open_to_write(directory: Path) -> sqlite3.Connection:
+    """The file, made if need be; one that cannot be used is set aside. Raises sqlite3.Error, OSError."""
+    try:
+        return _opened(directory / FILE)
+    except sqlite3.DatabaseError as problem:
+        if code_of(problem) not in DAMAGE:
+            raise
+        set_aside(directory, problem)
+        return _opened(directory / FILE)
+
+
+def open_to_read(directory: Path) -> sqlite3.Connection | None:
+    """The file beside who writes it; None where there is none yet. Raises sqlite3.Error."""
+    file = directory / FILE
+    if not file.exists() or file.stat().st_size == 0:
+        return None
+    connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, isolation_level=None)
+    connection.execute(f"PRAGMA busy_timeout={READERS_PATIENCE_MS}")
+    return connection
+
+
+def set_aside(directory: Path, problem: object) -> None:
+    """Out of the way, for who wants to look at it. Raises OSError."""
+    log.warning(
+        "the device logs could not be used and were set aside; new ones begin",
+        extra={"values": {"why": str(problem), "set_aside": str(directory / SET_ASIDE)}},
+    )
+    for suffix in SUFFIXES:
+        with suppress(FileNotFoundError):
+            (directory / (SET_ASIDE + suffix)).unlink()
+        with suppress(FileNotFoundError):
+            (directory / (FILE + suffix)).rename(directory / (SET_ASIDE + suffix))
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    """Of the file, without what is free in it."""
+    pages, free, size = (
+        int(db.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
+
+
+def give_back(db: sqlite3.Connection) -> None:
+    """A small step of what is free in the file, back to the disk."""
+    if db.execute("PRAGMA freelist_count").fetchone()[0] >= STEP_PAGES:
+        db.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(file, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA busy_timeout={PATIENCE_MS}")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # takes before the first table only
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
+        _check(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new file; refuse one of another make."""
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    if found == 0 and empty:
+        connection.executescript(f"BEGIN IMMEDIATE;{TABLES}PRAGMA user_version={FORMAT};COMMIT;")
+    elif found != FORMAT:
+        problem = sqlite3.DatabaseError(f"its format is {found}, this Cloudly writes {FORMAT}")
+        problem.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+        raise problem
+    connection.execute("SELECT s.last_n, c.packed FROM source s, log_chunk c LIMIT 1").fetchone()
