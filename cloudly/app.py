@@ -18,6 +18,7 @@ from cloudly.http import answers
 from cloudly.http.device import DeviceApi
 from cloudly.http.headers import SafeHeaders
 from cloudly.http.live import Closing, Live
+from cloudly.http.logs_page import LogsPage
 from cloudly.http.page import Page
 from cloudly.problems import Refused
 from cloudly.settings import Settings
@@ -35,7 +36,7 @@ def create_app(
     answers.install(app)
     store.devices.completed = AgentEnvironment(store, world, settings).completed
     closing = closing or Closing()
-    logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
+    logs = app.state.logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
     routes: list[BaseRoute] = [
         *DeviceApi(store, world, settings).routes(),
         *SupervisorApi(store, world, settings).routes(),
@@ -46,7 +47,9 @@ def create_app(
     ]
     if settings.page:
         live = Live(world, closing)
-        routes += Page(store, world, settings, live).routes()
+        page = Page(store, world, settings, live)
+        routes += page.routes()
+        routes += LogsPage(store, logs, world, settings, live, page.pages).routes()
     app.router.routes[:] = routes  # nothing that FastAPI brings by itself
     app.router.redirect_slashes = False  # an address is what it is
     app.add_middleware(SafeHeaders)

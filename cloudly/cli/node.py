@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cloudly.cli import node_journal
+from cloudly.cli import node_journal, node_logs
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of, shown
 from cloudly.cli.diagnose import diagnose
 from cloudly.cli.node_journal import NodeArgument
@@ -23,6 +23,7 @@ app.command()(node_journal.gaps)
 app.command("export-journal")(node_journal.export_journal)
 app.command("verify-journal")(node_journal.verify_journal)
 app.command()(diagnose)
+app.command()(node_logs.logs)
 
 
 @app.command("list")

@@ -73,6 +73,16 @@ def host_of(header: str) -> str:
     return header.partition(":")[0]
 
 
+def only_here(request: Request, settings: Settings) -> None:
+    """A name that others made to point at this machine (DNS rebinding) is refused as well. Raises Refused."""
+    if not settings.insecure_page and not is_loopback(host_of(request.headers.get("host", ""))):
+        raise Refused(
+            "not-found",
+            "The page is for this machine only, until it has a login (--insecure-page).",
+            status=421,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """What the list shows at one moment."""
@@ -92,7 +102,7 @@ class Page:
         self._settings = settings
         self._live = live
         self._static = Static(Path(__file__).parent.parent / "static")
-        self._pages = Pages(self._static)
+        self.pages = Pages(self._static)
 
     def routes(self) -> list[Route]:
         return [
@@ -122,7 +132,7 @@ class Page:
             changed = [node for node in fleet.nodes if shown.get(node.number) != node]
             shown.update({node.number: node for node in changed})
             return (
-                self._pages.rows(changed, fleet.summary(), now_ms(self._world)) if changed else None
+                self.pages.rows(changed, fleet.summary(), now_ms(self._world)) if changed else None
             )
 
         return self._live.stream(request, changes)
@@ -145,7 +155,7 @@ class Page:
             if shown == before[0]:
                 return None
             before[0] = shown
-            return self._pages.render("_node.html", now_ms(self._world), look=look, **shown)
+            return self.pages.render("_node.html", now_ms(self._world), look=look, **shown)
 
         return self._live.stream(request, changes)
 
@@ -154,7 +164,7 @@ class Page:
 
     def _html(self, template: str, **values: Any) -> Response:
         now = now_ms(self._world)
-        body = self._pages.render(template, now, incarnation=self._store.incarnation, **values)
+        body = self.pages.render(template, now, incarnation=self._store.incarnation, **values)
         return HTMLResponse(body, headers={"cache-control": "no-store"})
 
     def _moved(self, seen: list[object]) -> bool:
@@ -165,15 +175,7 @@ class Page:
         return moved
 
     def _only_here(self, request: Request) -> None:
-        """A name that others made to point at this machine (DNS rebinding) is refused as well."""
-        if not self._settings.insecure_page and not is_loopback(
-            host_of(request.headers.get("host", ""))
-        ):
-            raise Refused(
-                "not-found",
-                "The page is for this machine only, until it has a login (--insecure-page).",
-                status=421,
-            )
+        only_here(request, self._settings)
 
     def _fleet(self) -> Fleet:
         rows = self._store.read(lambda db: reading.nodes(db, limit=SHOWN))

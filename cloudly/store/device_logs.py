@@ -90,8 +90,9 @@ class DeviceLogs:
         return waiting is not None and waiting.raw >= SEALED_BYTES
 
     @property
-    def waits(self) -> bool:
-        return bool(self._waiting)
+    def waiting_bytes(self) -> int:
+        """Of text that is in memory only."""
+        return self._raw
 
     def newest(self, node_id: str) -> int:
         """The place of the newest line that was written since the start; 0: none was."""
@@ -113,6 +114,13 @@ class DeviceLogs:
             return False
         self._written(due)
         return bool(self._due(now_s, everything=everything))
+
+    def unreadable(self, problem: sqlite3.Error) -> str:
+        """What a reader met, in words for people; a file that is damaged is set aside."""
+        if code_of(problem) not in DAMAGE:
+            return f"The logs cannot be read now: {problem}."
+        self._failed(problem, self._world.monotonic())
+        return "Cloudly's file of logs is damaged. It was set aside, and new ones begin."
 
     def rest(self) -> None:
         """Write what is left and let go of the file, for now; what cannot be written goes on waiting."""
@@ -166,6 +174,7 @@ class DeviceLogs:
                 log.warning("they could not be set aside: %s", other.strerror)
 
     def _disconnect(self) -> None:
+        self._sources.clear()  # what is opened next may be another file
         if self._connection is not None:
             self._connection.close()
             self._connection = None

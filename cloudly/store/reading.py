@@ -141,3 +141,8 @@ def images(db: Connection, commit: str) -> dict[str, str]:
             (commit,),
         ).fetchall()
     )
+
+
+def services(db: Connection) -> dict[int, str]:
+    """Name of each service, by its number, which is what a Supervisor knows it by."""
+    return dict(db.execute("SELECT id, name FROM service").fetchall())
