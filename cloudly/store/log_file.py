@@ -61,13 +61,20 @@ def open_to_write(directory: Path) -> sqlite3.Connection:
 
 
 def open_to_read(directory: Path) -> sqlite3.Connection | None:
-    """The file beside who writes it; None where there is none yet. Raises sqlite3.Error."""
+    """The file beside who writes it; None where there is none yet, or no table in it. Raises sqlite3.Error."""
     file = directory / FILE
     if not file.exists() or file.stat().st_size == 0:
         return None
     connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, isolation_level=None)
-    connection.execute(f"PRAGMA busy_timeout={READERS_PATIENCE_MS}")
-    return connection
+    try:
+        connection.execute(f"PRAGMA busy_timeout={READERS_PATIENCE_MS}")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
+            return connection
+    except sqlite3.Error:
+        connection.close()
+        raise
+    connection.close()
+    return None
 
 
 def set_aside(directory: Path, problem: object) -> None:

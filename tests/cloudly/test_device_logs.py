@@ -299,6 +299,15 @@ async def test_a_reader_sees_only_what_it_wants_and_what_is_missing(keeper: Keep
     assert found(Wanted(since_ms=at + 9999)) == []
 
 
+async def test_a_reader_that_comes_before_the_tables_finds_nothing_yet(tmp_path: Path) -> None:
+    assert open_to_read(tmp_path) is None
+    with sqlite3.connect(tmp_path / FILE) as made:
+        made.execute("PRAGMA journal_mode=WAL")
+    made.close()
+
+    assert open_to_read(tmp_path) is None
+
+
 async def test_a_reader_beside_the_writer_never_holds_it_up(keeper: Keeper) -> None:
     for n in range(40):
         keeper.say(f"line {n}")

@@ -69,7 +69,7 @@ def left_behind(stage: Stage) -> Iterator[tuple[str, bytes]]:
         name = str(path.relative_to(stage.directory))
         if path.is_file() and not name.startswith(OWN_MEMORY_OF_THE_SUPERVISOR):
             yield name, path.read_bytes()
-    for page in ("/", f"/nodes/{stage.uuid}"):
+    for page in ("/", f"/nodes/{stage.uuid}", f"/nodes/{stage.uuid}/logs"):
         answer = httpx.get(stage.page + page, trust_env=False)
         assert answer.status_code == 200, page
         yield f"page {page}", answer.content + repr(answer.headers).encode()
@@ -85,6 +85,7 @@ def left_behind(stage: Stage) -> Iterator[tuple[str, bytes]]:
     cloudly = {"CLOUDLY_DATA_DIR": str(stage.directory / "cloudly")}
     for words in (
         ["cloudly", "node", "show", stage.uuid, "--json"],
+        ["cloudly", "node", "logs", stage.uuid, "--json"],
         ["cloudly", "token", "list", "--json"],
     ):
         yield command(stage, words, **cloudly)
