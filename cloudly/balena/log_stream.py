@@ -99,6 +99,8 @@ class Reader:
                     return None
                 continue
             chunks, is_over = body.take(), body.has_ended or body.is_gone
+            if chunks:
+                place.since_s = self._world.monotonic()
             try:
                 for chunk in chunks:
                     await self._keep(chunk)

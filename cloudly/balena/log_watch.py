@@ -30,6 +30,8 @@ ASK_EVERY_S = 2.0
 ASLEEP_S = 60.0
 """Others are called when there is something for them; this is for the case that they were not."""
 HELD_FOR_S = 600.0
+SILENT_FOR_S = 6 * 3600.0
+"""A Supervisor ends a stream that it has nothing for after a minute; the socket of a device without power never ends."""
 HELD_OF_A_KEY = 4
 HELD_OF_A_PEER = 64
 HELD_IN_ALL = 256
@@ -52,6 +54,7 @@ class Place:
     peer: str
     body: Body
     since_s: float
+    """Since when it waits: for its registration, or for a word of its device."""
     admitted: bool = False
     """Its key is the one of the device with this uuid."""
     end: Refused | None = None
@@ -150,6 +153,8 @@ class Watch:
                 place.body.call()
             elif not known and (place.admitted or now_s - place.since_s >= HELD_FOR_S):
                 self._end(place, Refused("node-unknown"))
+            elif now_s - place.since_s >= SILENT_FOR_S:
+                self._end(place, Refused("busy", "Nothing came for hours."))
 
     def _is_known(self, place: Place) -> bool:
         """Whether it is this device's key; False: it is nobody's. Raises Refused."""

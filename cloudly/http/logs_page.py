@@ -34,7 +34,6 @@ from cloudly.store.log_chunks import Kept
 from cloudly.store.log_file import open_to_read
 from cloudly.store.log_reading import END, Wanted
 from cloudly.store.store import Store
-from interfaces.why import duration
 from interfaces.world import World, now_ms
 
 LINES = 200
@@ -235,7 +234,7 @@ class LogsPage:
         return {
             "node": {"node_id": node_id, "name": name or node_id[:12]},
             "look": look,
-            "kept_for": duration(self._logs.bounds.keep_ms),
+            "kept_days": f"{self._settings.logs_days:g}",
             "shown": {
                 "lines": [log_view(kept, services) for kept in found.lines],
                 "older_n": found.older_n,

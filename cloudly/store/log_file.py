@@ -63,7 +63,7 @@ def open_to_write(directory: Path) -> sqlite3.Connection:
 def open_to_read(directory: Path) -> sqlite3.Connection | None:
     """The file beside who writes it; None where there is none yet, or no table in it. Raises sqlite3.Error."""
     file = directory / FILE
-    if not file.exists() or file.stat().st_size == 0:
+    if not file.exists():
         return None
     connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, isolation_level=None)
     try:

@@ -74,6 +74,25 @@ async def test_an_idle_stream_stays_open_for_hours(plane: Plane) -> None:
     assert texts(plane.directory) == ["still here"]
 
 
+async def test_a_stream_whose_device_lost_power_does_not_stay_for_ever(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_watch, "SILENT_FOR_S", 600)
+    await register(plane)
+
+    async with streaming(Stream(plane.app)) as stream:
+        for _ in range(3):
+            await plane.world.sleep(log_watch.SILENT_FOR_S - 60)
+            stream.send(said("alive"))
+        await plane.world.sleep(log_watch.SILENT_FOR_S - 60)
+        open_until_then = stream.status is None
+        with anyio.fail_after(120):
+            await stream.done.wait()
+
+    assert open_until_then
+    assert code_of(stream) == (503, "busy")
+
+
 async def test_a_stream_that_comes_before_its_device_waits_for_the_registration(
     plane: Plane,
 ) -> None:

@@ -112,10 +112,19 @@ async def test_filters_leave_what_is_asked_for_and_what_is_missing(plane: Plane)
     assert "No such lines" in await page(plane, "?text=cherries")
 
 
+async def test_the_policy_lets_the_page_ask_for_its_own_filters(plane: Plane) -> None:
+    await node(plane)
+
+    answer = await plane.client.get(PATH)
+
+    assert f'<form class="filters" method="get" action="{PATH}">' in answer.text
+    assert "form-action 'self'" in answer.headers["content-security-policy"]
+
+
 async def test_older_lines_are_on_older_pages_and_none_is_left_out(plane: Plane) -> None:
     await node(plane)
-    for n in range(logs_page.LINES * 2 + 50):
-        say(plane, f"line {n}")
+    for n in range(0, logs_page.LINES * 2 + 50, 30):
+        say(plane, *(f"line {n + more}" for more in range(30)))
 
     seen, query = [], "?service=main"
     while query is not None:
