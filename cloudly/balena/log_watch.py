@@ -31,7 +31,7 @@ ASLEEP_S = 60.0
 """Others are called when there is something for them; this is for the case that they were not."""
 HELD_FOR_S = 600.0
 SILENT_FOR_S = 6 * 3600.0
-"""A Supervisor ends a stream that it has nothing for after a minute; the socket of a device without power never ends."""
+"""A Supervisor ends a stream that it has nothing for after a minute; that of a device without power never ends."""
 HELD_OF_A_KEY = 4
 HELD_OF_A_PEER = 64
 HELD_IN_ALL = 256

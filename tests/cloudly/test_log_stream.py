@@ -237,6 +237,28 @@ async def test_a_newer_stream_takes_the_place_of_the_older(plane: Plane) -> None
     assert texts(plane.directory) == ["the last that the old one had", "and the new one goes on"]
 
 
+async def test_a_stream_that_still_waits_does_not_end_one_that_came_after_the_registration(
+    plane: Plane,
+) -> None:
+    waits, live = Stream(plane.app), Stream(plane.app)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waits.run)
+        waits.send(said("waited"))
+        await plane.world.sleep(2.2)
+        await register(plane)
+        tasks.start_soon(live.run)
+        await plane.world.sleep(10)
+        live.send(said("lives"))
+        await plane.world.sleep(2)
+        still_open = live.status is None
+        live.end()
+
+    assert still_open
+    assert code_of(waits) == (503, "busy")
+    assert texts(plane.directory) == ["waited", "lives"]
+
+
 async def test_of_streams_that_waited_for_one_registration_all_lines_and_the_newest_stay(
     plane: Plane,
 ) -> None:
