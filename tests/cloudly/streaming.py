@@ -53,6 +53,14 @@ async def register(plane: Plane, uuid: str = UUID, key: str = KEY) -> None:
     assert answer.status_code == 201, answer.text
 
 
+async def exchange(plane: Plane, key: str) -> None:
+    """The first device that registered gets another key."""
+    answer = await plane.client.post(
+        "/api-key/device/1/device-key", json={"apiKey": key}, headers=bearer(plane.join_token())
+    )
+    assert answer.status_code == 200, answer.text
+
+
 def kept(directory: Path, node_id: str = UUID) -> list[Line]:
     """What the file has of a node, oldest first."""
     return [one.line for one in places(directory, node_id)]

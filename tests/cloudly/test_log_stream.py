@@ -16,7 +16,7 @@ from cloudly.balena import log_watch
 from cloudly.store.log_chunks import Mark
 from cloudly.store.log_file import FILE
 from tests.cloudly.given import UUID, Plane, bearer
-from tests.cloudly.streaming import KEY, Stream, kept, places, register, said, texts
+from tests.cloudly.streaming import KEY, Stream, exchange, kept, places, register, said, texts
 
 pytestmark = pytest.mark.anyio
 
@@ -208,7 +208,7 @@ async def test_a_key_that_was_replaced_ends_its_stream(plane: Plane) -> None:
 
     async with streaming(Stream(plane.app)) as stream:
         await plane.world.sleep(1)
-        await register(plane, key="k" * 32)
+        await exchange(plane, key="k" * 32)
         with anyio.fail_after(5):
             await stream.done.wait()
 

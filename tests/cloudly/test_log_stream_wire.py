@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from cloudly.http.live import Closing
-from cloudly.serve import _server
+from cloudly.serve import Server, _config
 from cloudly.store.log_chunks import Mark
 from cloudly.store.log_file import FILE
 from interfaces.world import RealWorld
@@ -46,7 +46,7 @@ async def serving(directory: Path, **options: Any) -> AsyncIterator[tuple[Plane,
         socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024
     )  # a window that is soon full
     listening.bind(("127.0.0.1", 0))
-    server = _server(plane.app, plane.settings, Closing())
+    server = Server(_config(plane.app, plane.settings, None), Closing(), None)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup(sockets=[listening])
