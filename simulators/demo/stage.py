@@ -101,7 +101,7 @@ class Stage:
         words = [str(word) for pair in arguments.items() for word in pair]
         self._start(
             "supervisor",
-            ["simulators.supervisor", "--targets-only", *words],
+            ["simulators.supervisor", "--plain-logs", *words],
             {"SIMULATED_SUPERVISOR_API_KEY": self.supervisor_key},
         )
         await self._up("supervisor", f"http://127.0.0.1:{self.supervisor_port}/ping")

@@ -49,7 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--root-ca", type=Path, help="the certificate that signs the backend's, PEM")
     add("--logs-url", help="where log streams go, https; to the backend without")
     add("--plain-logs", action="store_true", help="let log streams go over http, for tests")
-    add("--targets-only", action="store_true", help="no config variables and no log streams")
     add("--poll-interval-s", type=float, default=60.0, help="until a target says otherwise")
     add("--chatter-s", type=float, default=0.0, help="how often containers print; 0: only at start")
     add("--speed", type=float, default=1.0, help="how many times faster than recorded ones")
@@ -88,7 +87,6 @@ def _setup(options: argparse.Namespace, directory: Path) -> FleetSetup:
         options.join_token_file.read_text(encoding="utf-8").strip(),
         logs_url=options.logs_url,
         plain_logs=options.plain_logs,
-        targets_only=options.targets_only,
     )
     return FleetSetup(
         devices=options.devices,

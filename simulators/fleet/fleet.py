@@ -92,12 +92,11 @@ class Fleet:
 
 
 def backend_setup(
-    url: str, join_token: str, *, logs_url: str | None, plain_logs: bool, targets_only: bool
+    url: str, join_token: str, *, logs_url: str | None, plain_logs: bool
 ) -> BackendSetup:
     return BackendSetup(
         url,
         SecretStr(join_token),
         logs_url=logs_url,
         plain_logs=plain_logs,
-        targets_only=targets_only,
     )

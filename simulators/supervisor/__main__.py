@@ -3,7 +3,7 @@
 Rules:
 - Secrets come in files or the environment, never on the command line, and go into no log; there is no access log,
   because a caller may have put its key into the URL.
-- Over http the real one does not start without a log address of https; `--plain-logs` and `--targets-only` are ours.
+- Over http the real one does not start without a log address of https; `--plain-logs` is ours.
 - While the simulated host is down its port is closed. The control port stays open.
 """
 
@@ -73,7 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--fleet", type=int, default=1001, help="the application id to register for")
     add("--logs-url", help="where the log stream goes, https; to the backend without")
     add("--plain-logs", action="store_true", help="let the log stream go over http, for tests")
-    add("--targets-only", action="store_true", help="no config variables and no log stream")
     add("--root-ca", type=Path, help="the certificate that signs the backend's, PEM")
     add("--initial-name", help="what the device calls itself when it joins")
     add("--poll-interval-s", type=float, default=60.0, help="until a target says otherwise")
@@ -154,7 +153,6 @@ def _source(options: argparse.Namespace, world: RealWorld) -> TargetSource | Non
         logs_url=options.logs_url,
         initial_name=options.initial_name,
         plain_logs=options.plain_logs,
-        targets_only=options.targets_only,
     )
     root_ca = options.root_ca
     try:

@@ -43,12 +43,12 @@ class BackendSetup:
     """`initialDeviceName` of config.json."""
     plain_logs: bool = False
     """Not the real one's: the log stream goes over http, for a Cloudly without TLS."""
-    targets_only: bool = False
-    """Not the real one's: for a backend without config variables and log stream, neither is sent."""
 
 
 class BackendTargets:
     """A `TargetSource` that is Cloudly, over httpx; the transport is the caller's to choose."""
+
+    takes_logs: Final = True
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class BackendTargets:
         logs_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         logs_url = setup.logs_url or setup.url
-        if not logs_url.startswith("https://") and not (setup.plain_logs or setup.targets_only):
+        if not logs_url.startswith("https://") and not setup.plain_logs:
             raise CrashedAtBootError("an http:// apiEndpoint needs an https:// logsEndpoint")
         self._setup = setup
         self._etag: str | None = None
@@ -67,10 +67,6 @@ class BackendTargets:
         self._acted_on = True
         self._client = BackendClient(setup.url, logs_url, transport, logs_transport)
         self._joining = Joining(self._client, world, setup.join_token, setup.fleet)
-
-    @property
-    def takes_logs(self) -> bool:
-        return not self._setup.targets_only
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -82,7 +78,7 @@ class BackendTargets:
         identity = kept.identity
         if identity.device_id is None:
             identity.device_id = await self._joining.register(identity, host)
-        if identity.configured_at == self._setup.url or self._setup.targets_only:
+        if identity.configured_at == self._setup.url:
             return None
         await self._get(identity)
         await self._joining.tell_config(identity, kept.config, self._body)

@@ -37,6 +37,8 @@ COOL_DOWN_S: Final = 5.0
 MAX_COOL_DOWN_S: Final = 300.0
 FLUSH_S: Final = 0.1
 LOOK_EVERY_S: Final = 0.5
+LEAST_S: Final = 0.001
+"""A shorter rest is rounding: late in virtual time it would not move the clock at all."""
 GZIP_OF_2_KB: Final = 16 + 11
 SMALL: Final = 5
 """A compressor of 24 KB instead of 268: a fleet has hundreds open. Any gzip reader reads it."""
@@ -228,7 +230,7 @@ class LogStream:
                 if connection.sending:
                     connection.scope.cancel()
             else:
-                await self._spend(min(left_s, LOOK_EVERY_S))
+                await self._spend(max(min(left_s, LOOK_EVERY_S), LEAST_S))
 
     def _failed(self, connection: Connection) -> None:
         if self._connection is connection:

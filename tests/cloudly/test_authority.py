@@ -41,7 +41,7 @@ TABLE = {
 # fmt: on
 ELSEWHERE = {"anyone", "a login", "a stream"}
 WITH_CREDENTIAL = [key for key, (who, _) in TABLE.items() if who not in ELSEWHERE]
-"""A login (name and password, for the registry) and a stream (held until its key is known) have stories of their own."""
+"""A login (name and password, for the registry) and a stream (held until its key is known) have their own stories."""
 
 
 async def test_every_route_is_in_the_table(plane: Plane) -> None:

@@ -133,7 +133,7 @@ class Town:
         token = NewToken(new_join_token(world), "kill", 1, now_ms(world), None)
         store.write_now(lambda db: create_token(db, token))
         (self.root / "token").write_text(token.token)
-        backend = BackendSetup(self.urls[0], SecretStr(token.token), targets_only=True)
+        backend = BackendSetup(self.urls[0], SecretStr(token.token), plain_logs=True)
         source = BackendTargets(backend, world)
         supervisor = Supervisor(
             world,

@@ -62,9 +62,7 @@ class ManyDevices:
 def _fleet(tmp: Path, pool: SharedPool, logs: SharedPool) -> Fleet:
     setup = FleetSetup(
         DEVICES,
-        backend_setup(
-            "https://cloudly", "a-join-token", logs_url=None, plain_logs=False, targets_only=False
-        ),
+        backend_setup("https://cloudly", "a-join-token", logs_url=None, plain_logs=False),
         tmp,
     )
     return Fleet(setup, SimWorld("fleet"), pool, logs)
@@ -140,7 +138,6 @@ def test_a_fleet_over_http_needs_somewhere_for_its_logs_as_a_device_does(tmp_pat
         run_virtual(story)
 
     starts("--plain-logs")
-    starts("--targets-only")
     starts("--logs-url", "https://logs")
     with pytest.raises(CrashedAtBootError):
         starts()

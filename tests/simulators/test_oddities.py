@@ -239,7 +239,7 @@ def test_8_a_look_up_that_fails_for_whatever_reason_makes_one_too(tmp_path: Path
 
     async def story() -> None:
         world = SimWorld(8)
-        setup = BackendSetup("https://cloudly", SecretStr("token"), targets_only=True)
+        setup = BackendSetup("https://cloudly", SecretStr("token"))
         source = BackendTargets(setup, world, transport=httpx.MockTransport(answer))
         supervisor = Supervisor(world, Setup(one_directory(tmp_path), uuid=UUID), source)
         async with running(supervisor):

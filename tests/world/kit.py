@@ -31,6 +31,7 @@ from baserunner.cli.status import Status, status_of
 from baserunner.settings import Settings
 from cloudly import views
 from cloudly.app import create_app
+from cloudly.http.live import Closing
 from cloudly.settings import Settings as CloudlySettings
 from cloudly.store import diagnoses, migrate, reading, wanted
 from cloudly.store.connection import connect
@@ -81,6 +82,8 @@ class Place:
     lives: int = 0
     agent_scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     agent_ended: anyio.Event = field(default_factory=anyio.Event)
+    closing: Closing = field(default_factory=Closing)
+    """Says to what is open at Cloudly that it ends."""
     join_token: str | None = None
     heartbeat_min_s: float = 1.0
     supervisor_poll_s: float = 2.0
@@ -311,6 +314,12 @@ class Place:
         self.store.write_now(lambda db: diagnoses.ask(db, node, diagnosis, now_ms=now))
         return diagnosis
 
+    async def stop_cloudly(self) -> None:
+        """SIGTERM: what is open ends, then the database is closed."""
+        self.closing.now = True
+        await self.world.sleep(5)
+        self.store.close()
+
     async def until(
         self, what: Callable[[], bool], *, within_s: float = 600.0, look_s: float = 0.25
     ) -> None:
@@ -392,7 +401,8 @@ async def a_place(
     (root / "cloudly" / FILE).write_bytes(_a_new_database())
     store = Store.open(root / "cloudly", cloud)
     settings = CloudlySettings(data_dir=root / "cloudly", heartbeat_every_s=every_s)
-    app = create_app(store, cloud, settings)
+    closing = Closing()
+    app = create_app(store, cloud, settings, closing=closing)
     to_cloudly = Plugged(httpx.ASGITransport(app))
     to_backend = Plugged(httpx.ASGITransport(app))
     (root / "locks").mkdir()
@@ -405,7 +415,7 @@ async def a_place(
             first = NewToken(new_join_token(cloud), "test", 1, now_ms(cloud), None)
             store.write_now(lambda db: create_token(db, first))
             source = BackendTargets(
-                BackendSetup(CLOUDLY_URL, SecretStr(first.token), targets_only=True),
+                BackendSetup(CLOUDLY_URL, SecretStr(first.token)),
                 device,
                 transport=to_backend,
             )
@@ -435,6 +445,7 @@ async def a_place(
                 app=app,
                 join_token=first.token,
                 cloudly_every_s=every_s,
+                closing=closing,
             )
             place.agent_ended.set()
             await tasks.start(supervisor.run)

@@ -228,7 +228,7 @@ def test_what_a_cloudly_restored_from_a_backup_lost_is_shipped_again_and_gaps_ar
             await place.enrolled()
             await place.until(lambda: place.shipped_core() > 0)
             place.store.write_now(lambda db: db.execute("SELECT 1"))
-            place.store.close()
+            await place.stop_cloudly()
             backup = (tmp_path / "cloudly" / FILE).read_bytes()
             reopen(place)
             place.set_release("1.0.0")
@@ -237,7 +237,7 @@ def test_what_a_cloudly_restored_from_a_backup_lost_is_shipped_again_and_gaps_ar
             epoch, had = place.epoch(), place.core_at_cloudly()
 
             place.to_cloudly.plugged = place.to_backend.plugged = False
-            place.store.close()
+            await place.stop_cloudly()
             for file in (tmp_path / "cloudly").glob(FILE + "*"):
                 file.unlink()
             (tmp_path / "cloudly" / FILE).write_bytes(backup)
@@ -260,11 +260,13 @@ def test_what_a_cloudly_restored_from_a_backup_lost_is_shipped_again_and_gaps_ar
 def reopen(place: Place) -> None:
     """Cloudly starts again on the database that is there."""
     from cloudly.app import create_app
+    from cloudly.http.live import Closing
     from cloudly.settings import Settings
 
+    place.closing = Closing()
     place.store = Store.open(place.root / "cloudly", place.cloudly_world)
     settings = Settings(data_dir=place.root / "cloudly", heartbeat_every_s=60.0)
-    place.app = create_app(place.store, place.cloudly_world, settings)
+    place.app = create_app(place.store, place.cloudly_world, settings, closing=place.closing)
     place.to_cloudly.inner = httpx.ASGITransport(place.app)
     place.to_backend.inner = httpx.ASGITransport(place.app)
 

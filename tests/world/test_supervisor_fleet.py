@@ -38,7 +38,6 @@ def test_as_many_devices_join_as_the_token_admits_and_nobody_becomes_a_ghost(
             token.token,
             logs_url=None,
             plain_logs=False,
-            targets_only=True,
         )
         fleet = Fleet(FleetSetup(DEVICES, backend, tmp_path), SimWorld("fleet"), pool, pool)
         try:
@@ -54,7 +53,7 @@ def test_as_many_devices_join_as_the_token_admits_and_nobody_becomes_a_ghost(
 
     fleet, pool = run_virtual(story)
 
-    assert pool.answers["POST 201"] == uses
+    assert pool.answers["POST 201"] == 4 * uses, "registered, two settings and a log stream each"
     assert pool.answers["GET 304"] >= uses, "unchanged targets are not sent again"
     assert pool.answers["PATCH 200"] >= uses
     assert (pool.answers["POST 401"] > 0) is (uses < DEVICES)
