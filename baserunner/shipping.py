@@ -160,7 +160,7 @@ class Shipper:
             gaps += _acked_before(at, stone.first_seq - 1)
             gaps.append(
                 Gap(
-                    first_seq=max(at, stone.first_seq),
+                    first_seq=stone.first_seq,  # also before the ack: then not all that Cloudly has is ours
                     last_seq=stone.last_seq,
                     why=stone.why,
                     kinds=stone.kinds,

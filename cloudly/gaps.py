@@ -28,6 +28,8 @@ WORDS = {
     RESTORE: "lost on the device: its data went on from an earlier state, a backup or a copy",
     UNEXPLAINED: "nobody knows why",
 }
+NEVER_ACKED = frozenset({"space", "age"})
+"""Reasons that say that Cloudly did not have it, as far as the device had heard."""
 MOST_COUNTED = 2**53
 
 
@@ -81,6 +83,18 @@ def _told(gap: Gap, first: int, last: int) -> Missing:
     whole = (first, last) == (gap.first_seq, gap.last_seq)
     kinds = {kind: n for kind, n in gap.kinds.items() if 0 < n <= MOST_COUNTED} if whole else {}
     return Missing(first, last, gap.why, kinds, gap.since_ms, gap.until_ms)
+
+
+def beside(acked: int, told: Iterable[Gap]) -> tuple[Missing, ...]:
+    """What a device dropped before it heard that Cloudly had it, where Cloudly has facts of these numbers.
+
+    They may be its own (an answer was lost) or another writer's: what it dropped can no longer be compared.
+    """
+    return tuple(
+        _told(gap, gap.first_seq, min(gap.last_seq, acked))
+        for gap in told
+        if gap.first_seq <= acked and gap.why in NEVER_ACKED
+    )
 
 
 def without(first: int, last: int, known: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

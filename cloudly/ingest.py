@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloudly.batch import Batch, Shipped
-from cloudly.gaps import Missing, explain
+from cloudly.gaps import Missing, beside, explain
 from cloudly.problems import Refused
 
 
@@ -41,6 +41,8 @@ class Verdict:
     cursor: Cursor
     missing: tuple[Missing, ...] = ()
     """What Cloudly will never get of the ranges before `fresh`, in order."""
+    beside: tuple[Missing, ...] = ()
+    """What the device lost of its own under numbers of which Cloudly has facts, maybe another writer's."""
 
 
 def judge(
@@ -97,7 +99,8 @@ def _nothing_left(batch: Batch, cursor: Cursor) -> Verdict:
     if batch.head_seq <= cursor.seq or batch.oldest <= batch.head_seq:
         return Verdict((), cursor)
     missing = explain(cursor.seq + 1, batch.head_seq, batch.gaps, batch.head_hash)
-    return Verdict((), Cursor(batch.head_seq, batch.head_hash), missing)
+    end = Cursor(batch.head_seq, batch.head_hash)
+    return Verdict((), end, missing, beside(cursor.seq, batch.gaps))
 
 
 def _after_a_gap(batch: Batch, cursor: Cursor) -> Verdict:
@@ -108,7 +111,7 @@ def _after_a_gap(batch: Batch, cursor: Cursor) -> Verdict:
             "gap", f"The first event is {first}, Cloudly has this lane up to {cursor.seq}."
         )
     end = Cursor(batch.events[-1].seq, batch.events[-1].hash)
-    return Verdict(batch.events, end, missing)
+    return Verdict(batch.events, end, missing, beside(cursor.seq, batch.gaps))
 
 
 def _compare(batch: Batch, cursor: Cursor, hash_at: Callable[[int], bytes | None]) -> None:

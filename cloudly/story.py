@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudly import epochs
@@ -154,7 +154,7 @@ def chapter(part: Part) -> Chapter:
         closed_at_ms=row["closed_at_ms"],
         lines=tuple(_lines(part, [one for one in marks if one[0] is not None])),
         lost=tuple(mark for at_n, mark in marks if at_n is None) if part.at_end else (),
-        branch=tuple(gap_mark(one) for one in json.loads(row["branch"])),
+        branch=tuple(_branch_mark(one) for one in json.loads(row["branch"])),
         more_gaps=part.more_gaps,
         whole=part.at_start,
     )
@@ -216,6 +216,10 @@ def gap_mark(row: Mapping[str, Any]) -> GapMark:
     )
 
 
+def _branch_mark(one: Mapping[str, Any]) -> GapMark:
+    return replace(gap_mark(one), what="here" if one.get("here") else "before")
+
+
 def hole_words(predecessor: str) -> str:
     return (
         f"of epoch {predecessor[:12]}, which came before it, Cloudly has nothing: what the device did since the end of"
@@ -225,6 +229,8 @@ def hole_words(predecessor: str) -> str:
 
 def branch_words(gap: GapMark) -> str:
     """The same of facts under whose numbers Cloudly has another writer's."""
+    if gap.what == "here":
+        return f"of its own, where Cloudly has facts of the same numbers, maybe another writer's: {gap_words(gap)}"
     return f"of its own in the epoch before, beside another writer's: {gap_words(gap)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -26,6 +26,9 @@ NodeArgument = Annotated[
 ]
 NEWEST = 100
 BESIDE = "; these were the device's own, beside another writer's facts"
+MAYBE_BESIDE = (
+    "; these were the device's own, and what Cloudly has of these numbers may be another writer's"
+)
 
 
 def moment_ms(text: str, now_ms: int) -> int:
@@ -228,7 +231,7 @@ def gaps(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
     for one in rows:
         one["last_hash"] = one["last_hash"].hex() if one["last_hash"] else None
         one["kinds"] = _kinds(one["kinds"])
-        one["words"] = words(one["why"]) + (BESIDE if one["branch"] else "")
+        one["words"] = words(one["why"]) + _beside(one)
     holes = [
         {
             "epoch_n": epoch["n"],
@@ -254,6 +257,12 @@ def gaps(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
     )  # fmt: skip
     for hole in holes:
         typer.echo(shown(f"before epoch {hole['epoch_n']}: {hole['words']}"))
+
+
+def _beside(row: Mapping[str, Any]) -> str:
+    if not row["branch"]:
+        return ""
+    return MAYBE_BESIDE if row.get("here") else BESIDE
 
 
 def _kinds(text: str) -> dict[str, int]:

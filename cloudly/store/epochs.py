@@ -11,6 +11,9 @@ from cloudly.gaps import Missing
 from cloudly.store import heads
 from interfaces.journal import Lane
 
+MOST_NOTED = 100
+"""Ranges beside another writer's in one epoch: enough to see what is the matter."""
+
 
 def number_of(db: Connection, node: int, epoch: str) -> int | None:
     """The number of this epoch among the node's; None: not known."""
@@ -102,6 +105,21 @@ def _branch(
     if here == told.hash if compared else note.why not in epochs.BRANCHED:
         return []  # the facts that are here are, or may be, its own
     return [(lane[2], one) for one in epochs.lost_of_branch(told, note, ack=ack)]
+
+
+def note_beside(db: Connection, lane: tuple[int, int, str], beside: tuple[Missing, ...]) -> None:
+    """What the device lost of its own in this very epoch, where Cloudly has facts of the same numbers."""
+    if not beside:
+        return
+    node, number, name = lane
+    here = [one | {"here": True} for one in json.loads(_text([(name, one) for one in beside]))]
+    row = db.execute("SELECT branch FROM epoch WHERE node=? AND n=?", (node, number)).fetchone()
+    noted = json.loads(row[0])
+    noted += [one for one in here if one not in noted]
+    db.execute(
+        "UPDATE epoch SET branch=? WHERE node=? AND n=?",
+        (json.dumps(noted[:MOST_NOTED]), node, number),
+    )
 
 
 def _text(branch: list[tuple[str, Missing]]) -> str:

@@ -100,6 +100,7 @@ def _store(db: Connection, place: Place, verdict: Verdict) -> None:
     key = place.key
     before = _last_n(db, key)
     n = chunks.places((fact.event and fact.event.n for fact in verdict.fresh), before)
+    epochs.note_beside(db, key, verdict.beside)
     epochs.record(db, key, verdict.missing, now_ms=place.now_ms, at_n=n[0] if n else before + 1)
     if verdict.fresh:
         _append(db, key, verdict.fresh, n, place.now_ms)

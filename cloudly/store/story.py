@@ -105,20 +105,22 @@ def gaps(db: Connection, node: int) -> list[dict[str, Any]]:
 def branch_gaps(db: Connection, node: int) -> list[dict[str, Any]]:
     """What the node lost of its own where Cloudly has another writer's facts, as rows of `gaps`, in order."""
     rows = db.execute(
-        "SELECT e.began_at_ms, e.branch, before.n, before.epoch FROM epoch e JOIN epoch before"
-        " ON before.node=e.node AND before.epoch=e.predecessor WHERE e.node=? AND e.branch!='[]' ORDER BY e.n",
+        "SELECT e.began_at_ms, e.branch, e.n, e.epoch, before.n AS before_n, before.epoch AS before FROM epoch e"
+        " LEFT JOIN epoch before ON before.node=e.node AND before.epoch=e.predecessor"
+        " WHERE e.node=? AND e.branch!='[]' ORDER BY e.n",
         (node,),
     )
     return [
         {
-            "epoch_n": row["n"],
-            "epoch": row["epoch"],
+            "epoch_n": row["n"] if one.get("here") else row["before_n"],
+            "epoch": row["epoch"] if one.get("here") else row["before"],
             "at_ms": row["began_at_ms"],
             "last_hash": None,
             **one,
         }
         for row in rows
         for one in json.loads(row["branch"])
+        if one.get("here") or row["before"] is not None
     ]
 
 

@@ -276,6 +276,26 @@ async def test_what_a_device_lost_of_its_own_beside_another_writers_facts_is_sho
     assert all(check.problems == [] for check in plane.store.read(lambda db: list(verify(db, 1))))
 
 
+@pytest.mark.parametrize(
+    ("why", "first", "shown"),
+    [("space", 2, [(2, 4)]), ("age", 1, [(1, 4)]), ("acked-before", 1, []), ("space", 5, [])],
+)
+async def test_what_was_dropped_before_its_ack_is_shown_where_cloudly_has_facts_of_its_numbers(
+    plane: Plane, device: Device, why: str, first: int, shown: list[tuple[int, int]]
+) -> None:
+    await device.ship(device.batch(1, 4))
+
+    told = {"oldest": 7, "gaps": [gap(first, 6, why)]}
+    for _ in range(2):  # the answer is lost, and it says so again
+        await device.ship(device.batch(7) | told)
+
+    beside = plane.store.read(lambda db: branch_gaps(db, 1))
+    assert [(one["first_seq"], one["last_seq"]) for one in beside] == shown
+    assert gaps(plane, epoch_n=1) == [(5, 6, why)]
+    page = (await plane.client.get(f"/nodes/{UUID}")).text
+    assert ("maybe another writer" in page) is bool(shown)
+
+
 async def test_the_same_facts_under_the_same_numbers_are_no_branch(
     plane: Plane, device: Device
 ) -> None:

@@ -35,6 +35,7 @@ FOUND_ONCE = (
     20_000_438,
     20_000_562,
     431_657_771,
+    760_485,
 )
 """Seeds of traces that found something, with what there was to befall them then."""
 TIGHT_ONCE = (6002, 6008)
