@@ -53,6 +53,7 @@ from simulators.supervisor import (
     Supervisor,
     one_directory,
 )
+from simulators.supervisor.registry import Registry
 from simulators.supervisor.sources import target_state
 from simulators.world import SimWorld
 from tests.world.outside import Instead, Plugged, QuietHost
@@ -390,17 +391,21 @@ async def a_place(
     *,
     seed: int | str = 1,
     every_s: float = 60.0,
+    registry: Callable[[Any], Registry] | None = None,
+    registry_service: str | None = None,
 ) -> AsyncIterator[Place]:
     """A device without an app, its Supervisor registered at Cloudly, no agent yet.
 
-    `every_s`: the heartbeat interval that Cloudly sets.
+    `every_s`: the heartbeat interval that Cloudly sets. `registry`: where the engine pulls, from Cloudly as an app.
     """
     device, cloud = SimWorld(f"device-{seed}"), SimWorld(f"cloud-{seed}")
     uuid = new_id(device)
     (root / "cloudly").mkdir()
     (root / "cloudly" / FILE).write_bytes(_a_new_database())
     store = Store.open(root / "cloudly", cloud)
-    settings = CloudlySettings(data_dir=root / "cloudly", heartbeat_every_s=every_s)
+    settings = CloudlySettings(
+        data_dir=root / "cloudly", heartbeat_every_s=every_s, registry_service=registry_service
+    )
     closing = Closing()
     app = create_app(store, cloud, settings, closing=closing)
     to_cloudly = Plugged(httpx.ASGITransport(app))
@@ -426,6 +431,7 @@ async def a_place(
                     uuid=uuid,
                     api_key=KEY,
                     on_reboot=host_goes_down,
+                    registry=None if registry is None else registry(app),
                     poll_interval_s=900,  # else it polls before the agent asks, in mid-story
                 ),
                 source,
