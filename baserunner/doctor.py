@@ -6,17 +6,16 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
 
+from baserunner.finding import LITTLE_SPACE_BYTES, NO_SUPERVISOR, Finding, clock_finding
 from baserunner.identity import FILE, read_identity
 from baserunner.neighbours.supervisor import HttpSupervisor
 from baserunner.place import home_in, read_data_dir
 from baserunner.problems import IdentityProblem, NeighbourProblem, SettingsProblem
-from baserunner.report import SKEWED_S
 from baserunner.settings import Environment, Settings, read_settings
 from baserunner.trust import verification, why_distrusted
 from baserunner.words import said
@@ -26,19 +25,8 @@ from journal.problems import JournalProblem, NoJournal
 from journal.reader import open_reader
 from journal.verify import verify
 
-LITTLE_SPACE_BYTES = 20_000_000
-"""The journal, its WAL and its reserve stay below this for months."""
 WITHIN_S = 10.0
 NOBODY = 65534
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    verdict: str
-    """ok, note or bad."""
-    what: str
-    seen: str
-    todo: str = ""
 
 
 async def examine(environment: Environment) -> list[Finding]:
@@ -215,14 +203,7 @@ def _clock(date: str | None) -> Finding:
     except ValueError:
         return Finding("note", "clock", "Cloudly sends no date to compare with")
     skew_s = (RealWorld().now() - theirs).total_seconds()
-    if abs(skew_s) > SKEWED_S:
-        return Finding(
-            "note",
-            "clock",
-            f"{skew_s:+.0f} s from Cloudly's",
-            "check the host's time service; order does not depend on it",
-        )
-    return Finding("ok", "clock", f"within {max(abs(skew_s), 1):.0f} s of Cloudly's")
+    return clock_finding(skew_s)
 
 
 async def _supervisor(client: httpx.AsyncClient, settings: Settings) -> Finding:
@@ -231,7 +212,7 @@ async def _supervisor(client: httpx.AsyncClient, settings: Settings) -> Finding:
             "note",
             "supervisor",
             "no address and key: updates are not possible",
-            "label the service io.balena.features.supervisor-api: '1'",
+            NO_SUPERVISOR,
         )
     supervisor = HttpSupervisor(client, settings.supervisor_address, settings.supervisor_key)
     try:

@@ -8,15 +8,16 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import anyio
 
 from baserunner.diagnosis.machine import Diagnosis
 from baserunner.drive import Happened, Step
+from baserunner.finding import LITTLE_SPACE_BYTES, NO_SUPERVISOR, Finding, clock_finding
 from baserunner.neighbours.supervisor import State, Supervisor
 from baserunner.problems import LockProblem, NeighbourProblem
-from baserunner.report import SKEWED_S, Seen
+from baserunner.report import Seen
 from baserunner.shared import Neighbours
 from journal.facts import Lane
 from journal.journal import Journal
@@ -24,21 +25,10 @@ from journal.recall import Stream
 
 Attempt = Stream[Diagnosis]
 LOOK_WITHIN_S = 30.0
-LITTLE_SPACE_BYTES = 20_000_000
-"""The journal, its WAL and its reserve stay below this for months."""
 HOT_C = 80.0
 """Where a Raspberry Pi begins to slow down."""
 MAX_SEEN = 500
 MAX_CONTAINERS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    verdict: str
-    """ok, note or bad."""
-    what: str
-    seen: str
-    todo: str = ""
 
 
 class DiagnosisSteps:
@@ -102,10 +92,7 @@ class DiagnosisSteps:
         skew_s = self._seen.skew_s
         if skew_s is None:
             return Finding("note", "clock", "Cloudly has not told the time since this boot")
-        if abs(skew_s) > SKEWED_S:
-            todo = "check the host's time service; order does not depend on it"
-            return Finding("note", "clock", f"{skew_s:+.0f} s from Cloudly's", todo)
-        return Finding("ok", "clock", f"within {max(abs(skew_s), 1):.0f} s of Cloudly's")
+        return clock_finding(-skew_s)
 
     def _journal_found(self) -> Finding:
         journal = self._journal
@@ -131,8 +118,7 @@ class DiagnosisSteps:
     async def _supervisor(self) -> list[Finding]:
         supervisor = self._near.supervisor
         if supervisor is None:
-            todo = "label the service io.balena.features.supervisor-api: '1'"
-            return [Finding("note", "supervisor", "no address and key are set", todo)]
+            return [Finding("note", "supervisor", "no address and key are set", NO_SUPERVISOR)]
         try:
             with anyio.fail_after(LOOK_WITHIN_S):
                 return await _asked(supervisor)

@@ -29,6 +29,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
+from cloudly.durable import fsync_directory, write_durably
 from cloudly.problems import StoreUnavailable
 from interfaces.world import World, now_ms
 
@@ -130,24 +131,6 @@ def turn(data_dir: Path, world: World, *, at_once: bool = False) -> Keys:
         return keys
 
 
-def write_whole(file: Path, text: str, *, mode: int) -> None:
-    """Durable, and old or new at any time, never half. Raises OSError."""
-    new = file.with_name(file.name + ".new")
-    new.unlink(missing_ok=True)
-    try:
-        opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(opened, "w", encoding="ascii") as out:
-            os.fchmod(out.fileno(), mode)
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        new.replace(file)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-    _sync_directory(file.parent)
-
-
 def _make(data_dir: Path, world: World) -> Keys:
     keys = Keys(signing=_new_key(world), following=_new_key(world))
     _write(data_dir, keys, now_ms(world))
@@ -161,8 +144,9 @@ def _write(data_dir: Path, keys: Keys, at_ms: int) -> None:
         "following": _plain(keys.following),
         "former": [one.model_dump() for one in keys.former],
     }
-    write_whole(data_dir / FOLDER / BUNDLE, keys.bundle(at_ms), mode=0o644)
-    write_whole(data_dir / FOLDER / KEYS, json.dumps(document, indent=1) + "\n", mode=0o600)
+    folder = data_dir / FOLDER
+    write_durably(folder / BUNDLE, keys.bundle(at_ms).encode(), mode=0o644)
+    write_durably(folder / KEYS, json.dumps(document, indent=1).encode() + b"\n")
 
 
 def _plain(kept: KeptKey) -> dict[str, str]:
@@ -232,7 +216,7 @@ def _alone(data_dir: Path) -> Iterator[None]:
         if not folder.is_dir():
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(data_dir)
+            fsync_directory(data_dir)
         lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -243,11 +227,3 @@ def _alone(data_dir: Path) -> Iterator[None]:
         raise StoreUnavailable(
             f"the registry keys in {folder} could not be read or written: {problem.strerror}"
         ) from problem
-
-
-def _sync_directory(directory: Path) -> None:
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -52,12 +52,13 @@ def config(
         raise typer.BadParameter("--service is needed, for example --service registry.example")
     address = realm_of(realm)
     from cloudly.balena import registry_keys
+    from cloudly.durable import write_durably
     from interfaces.world import RealWorld, now_ms
 
     world = RealWorld()
     keys = registry_keys.open_keys(settings.data_dir, world)
     bundle = out or settings.data_dir / registry_keys.FOLDER / registry_keys.BUNDLE
-    registry_keys.write_whole(bundle, keys.bundle(now_ms(world)), mode=0o644)
+    write_durably(bundle, keys.bundle(now_ms(world)).encode(), mode=0o644)
     for line in (
         f"# cloudly serve needs CLOUDLY_REGISTRY_SERVICE={settings.registry_service}",
         "auth:",
