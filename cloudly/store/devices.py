@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from sqlite3 import Connection
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from cloudly.balena.report import Difference, merge
 from cloudly.balena.target import Target, etag, target_state
@@ -21,13 +21,21 @@ from cloudly.store import joining, targets
 from cloudly.store.group import Group
 from cloudly.tokens import fingerprint
 
+T = TypeVar("T")
+
 KEPT_TARGETS = 2_000
 """Targets of some 2 KB each; nodes of one fleet share none, for each holds its uuid."""
 
 
+class Read(Protocol):
+    """`Store.read`."""
+
+    def __call__(self, question: Callable[[Connection], T]) -> T: ...
+
+
 class Devices:
-    def __init__(self, connection: Connection, group: Group, app_uuid: str) -> None:
-        self._connection = connection
+    def __init__(self, read: Read, group: Group, app_uuid: str) -> None:
+        self._read = read
         self._group = group
         self._app_uuid = app_uuid
         self._targets: OrderedDict[targets.Ingredients, tuple[bytes, str]] = OrderedDict()
@@ -38,10 +46,11 @@ class Devices:
 
     def target(self, device: int, uuid: str) -> tuple[bytes, str]:
         """The body of the target state and its ETag."""
-        made_of = targets.ingredients(self._connection, device)
+        made_of: targets.Ingredients = self._read(lambda db: targets.ingredients(db, device))
         known = self._targets.get(made_of)
         if known is None:
-            target = self.completed(device, targets.target_of(self._connection, device))
+            plain: Target = self._read(lambda db: targets.made(db, made_of))
+            target = self.completed(device, plain)
             body = target_state(uuid=uuid, app_uuid=self._app_uuid, target=target)
             known = self._targets[made_of] = (body, etag(body))
             if len(self._targets) > KEPT_TARGETS:
@@ -56,10 +65,12 @@ class Devices:
 
     def said(self, device: int) -> dict[str, Any] | None:
         """All that is known of a Supervisor, newest first from memory; None: none has registered."""
-        row = self._connection.execute(
-            "SELECT registered_at_ms, info, report, report_at_ms, seen_at_ms, name FROM device WHERE node=?",
-            (device,),
-        ).fetchone()
+        row = self._read(
+            lambda db: db.execute(
+                "SELECT registered_at_ms, info, report, report_at_ms, seen_at_ms, name FROM device WHERE node=?",
+                (device,),
+            ).fetchone()
+        )
         if row is None:
             return None
         said = dict(row)
@@ -72,7 +83,7 @@ class Devices:
     async def save_report(self, device: int, difference: Difference, at_ms: int) -> None:
         """Merge a report. Durable when it returns, but for measurements. Raises Refused (too-large)."""
         if difference.is_measurement:
-            known = self._known(self._connection, device)
+            known: str | None = self._read(lambda db: self._known(db, device))
             if known is not None:
                 self._measured[device] = (at_ms, merge(known, difference))
                 return
@@ -120,8 +131,10 @@ class Devices:
         )
 
     def tags(self, device: int) -> list[dict[str, Any]]:
-        rows = self._connection.execute(
-            "SELECT id, key, value FROM device_tag WHERE node=? ORDER BY key", (device,)
+        rows = self._read(
+            lambda db: db.execute(
+                "SELECT id, key, value FROM device_tag WHERE node=? ORDER BY key", (device,)
+            ).fetchall()
         )
         return [{"id": row[0], "tag_key": row[1], "value": row[2]} for row in rows]
 
@@ -147,22 +160,15 @@ class Devices:
 
     def find(self, uuid: str, key: str, *, now_ms: int) -> int | None:
         """The id behind a uuid, for its device key or for a join token that admits it. Raises Refused (401)."""
-        db = self._connection
-        row = db.execute(
-            "SELECT n.id, d.key_hash FROM node n JOIN device d ON d.node=n.id WHERE n.node_id=?",
-            (uuid,),
-        ).fetchone()
-        if row is not None and row[1] == fingerprint(key):
-            return int(row[0])
-        if joining.join_token(db, key) is None:
-            raise Refused("node-unknown")
-        return None if row is None else joining.find_device(db, key, uuid, now_ms=now_ms)
+        return self._read(lambda db: _find(db, uuid, key, now_ms))
 
     def uuid_of(self, device: int) -> str:
         """Raises Refused (node-unknown)."""
-        row = self._connection.execute(
-            "SELECT n.node_id FROM node n JOIN device d ON d.node=n.id WHERE n.id=?", (device,)
-        ).fetchone()
+        row = self._read(
+            lambda db: db.execute(
+                "SELECT n.node_id FROM node n JOIN device d ON d.node=n.id WHERE n.id=?", (device,)
+            ).fetchone()
+        )
         if row is None:
             raise Refused("node-unknown")
         return str(row[0])
@@ -184,6 +190,20 @@ class Devices:
 
     def saved(self) -> None:
         self._measured, self._seen = {}, {}
+
+
+def _find(db: Connection, uuid: str, key: str, now_ms: int) -> int | None:
+    row = db.execute(
+        "SELECT n.id, d.key_hash, n.revoked_at_ms FROM node n JOIN device d ON d.node=n.id WHERE n.node_id=?",
+        (uuid,),
+    ).fetchone()
+    if row is not None and row[1] == fingerprint(key):
+        if row[2] is not None:
+            raise Refused("node-revoked")
+        return int(row[0])
+    if joining.join_token(db, key) is None:
+        raise Refused("node-unknown")
+    return None if row is None else joining.find_device(db, key, uuid, now_ms=now_ms)
 
 
 def _at_most(db: Connection, table: str, device: int, most: int) -> None:

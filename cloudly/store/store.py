@@ -77,7 +77,7 @@ class Store:
         self.app_uuid = self._once(
             "app-uuid", prefix="a"
         )  # of digits only, a Supervisor removes it for ever
-        self.devices = Devices(connection, self._group, self.app_uuid)
+        self.devices = Devices(self.read, self._group, self.app_uuid)
 
     @classmethod
     def open(cls, directory: Path, world: World, *, serves: bool = True) -> Store:

@@ -83,6 +83,10 @@ def ingredients(db: Connection, node: int) -> Ingredients:
 
 def target_of(db: Connection, node: int) -> Target:
     """What a node should run, for its Supervisor."""
-    made_of = ingredients(db, node)
-    release = None if made_of.release is None else target_release(db, made_of.release)
-    return Target(made_of.name, release, made_of.withdrawn, json.loads(made_of.config))
+    return made(db, ingredients(db, node))
+
+
+def made(db: Connection, of: Ingredients) -> Target:
+    """The target that is made of these."""
+    release = None if of.release is None else target_release(db, of.release)
+    return Target(of.name, release, of.withdrawn, json.loads(of.config))

@@ -275,6 +275,13 @@ async def test_an_exchange_whose_answer_was_lost_is_answered_again(plane: Plane)
     assert (await state(plane, OTHER_KEY)).status_code == 200
 
 
+async def test_a_revoked_device_finds_itself_no_more(plane: Plane) -> None:
+    await register(plane, plane.join_token())
+    plane.revoke_node(UUID)
+
+    assert code_of(await look_up(plane, KEY)) == (401, "node-revoked")
+
+
 async def test_a_copy_of_an_older_disk_does_not_get_its_key_back(plane: Plane) -> None:
     old = plane.join_token()
     device = (await register(plane, old)).json()["id"]
@@ -478,6 +485,7 @@ async def test_more_than_is_kept_of_one_device_is_refused(plane: Plane) -> None:
         ("PATCH", "/device/v3/state"),
         ("PATCH", "/device/v3/tags"),
         ("POST", "/v7/device_config_variable"),
+        ("GET", f"/v7/device?$filter=uuid eq '{UUID}'"),
         ("POST", "/device/register"),
     ],
 )
@@ -490,6 +498,7 @@ async def test_a_supervisor_is_never_told_when_to_ask_again(
         raise StoreUnavailable("the disk is full")
 
     monkeypatch.setattr(plane.store, "read", failing)
+    monkeypatch.setattr(plane.store.devices, "_read", failing)
 
     answer = await plane.client.request(method, path, headers=bearer(KEY), json={})
 
