@@ -447,7 +447,8 @@ def test_whatever_is_asked_a_publisher_gets_only_pull_and_push_below_its_prefix(
 def test_and_that_search_does_meet_scopes_that_are_granted() -> None:
     may = device_may(IMAGES, HOST)
 
-    both = find(ASKED, lambda asked: len(granted(asked, may)) == 2)
+    thorough = settings(max_examples=20_000, derandomize=True)  # the same search at each run
+    both = find(ASKED, lambda asked: len(granted(asked, may)) == 2, settings=thorough)
 
     assert {entry["name"] for entry in granted(both, may)} == {"shop/web", "a"}
 
