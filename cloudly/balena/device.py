@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from cloudly.balena.door import Door, Supervisor, route
+from cloudly.balena.door import Door, Supervisor, device_of, route
 from cloudly.balena.odata import asked_device
 from cloudly.problems import Refused
 from interfaces.target_verdict import CONFIG_NAME, CONFIG_NAME_RULE
@@ -55,7 +55,7 @@ class Device:
     def routes(self) -> list[Route]:
         return [
             route("/v7/device_config_variable", self.set_variable, "POST"),
-            route("/v7/device({device:int})", self.set_name, "PATCH"),
+            route("/v7/device({device})", self.set_name, "PATCH"),
             route("/v7/device_tag", self.tags, "GET"),
             route("/device/v3/tags", self.set_tags, "PATCH"),
         ]
@@ -67,15 +67,15 @@ class Device:
         if not CONFIG_NAME.fullmatch(told.name):
             raise Refused("malformed", f"name: {CONFIG_NAME_RULE}", status=400)
         number = await self._door.store.devices.set_config(
-            supervisor.device, told.name, told.value, most=MAX_SETTINGS
+            supervisor, told.name, told.value, most=MAX_SETTINGS
         )
         return JSONResponse({**told.model_dump(), "id": number}, 201)
 
     async def set_name(self, request: Request) -> Response:
         supervisor = self._door.supervisor(request)
-        _own(supervisor, request.path_params["device"])
+        _own(supervisor, device_of(request))
         told = await self._door.json(request, NAME)
-        await self._door.store.devices.set_name(supervisor.device, told.device_name)
+        await self._door.store.devices.set_name(supervisor, told.device_name)
         return PlainTextResponse("OK")
 
     async def tags(self, request: Request) -> Response:
@@ -88,9 +88,7 @@ class Device:
         told = await self._door.json(request, TAGS)
         if list(told) != [supervisor.uuid]:
             raise Refused("node-mismatch", status=401)
-        await self._door.store.devices.set_tags(
-            supervisor.device, told[supervisor.uuid], most=MAX_TAGS
-        )
+        await self._door.store.devices.set_tags(supervisor, told[supervisor.uuid], most=MAX_TAGS)
         return PlainTextResponse("OK")
 
 

@@ -7,6 +7,8 @@ Rules:
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,13 +22,16 @@ from cloudly.batch import malformed
 from cloudly.http.answers import problem_answer
 from cloudly.http.body import read_body
 from cloudly.http.device import MAX_HEARTBEAT
-from cloudly.problems import Refused, StoreUnavailable
+from cloudly.problems import Refused, StoreProblem
 from cloudly.settings import Settings
 from cloudly.store.store import Store
-from cloudly.tokens import bearer
+from cloudly.tokens import bearer, fingerprint
 from interfaces.world import World, now_ms
 
+log = logging.getLogger("cloudly")
+
 M = TypeVar("M")
+NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -36,6 +41,8 @@ class Supervisor:
 
     device: int
     uuid: str
+    key_hash: bytes
+    """It is asked once more in the transaction that writes: a body takes its time."""
 
 
 class Door:
@@ -49,9 +56,10 @@ class Door:
 
     def supervisor(self, request: Request) -> Supervisor:
         """Raises Refused (node-unknown, node-revoked)."""
-        device, uuid = self.store.authenticate_device(self.key(request))
+        key = self.key(request)
+        device, uuid = self.store.authenticate_device(key)
         self.store.devices.seen(device, self.now_ms())
-        return Supervisor(device, uuid)
+        return Supervisor(device, uuid, fingerprint(key))
 
     @staticmethod
     def key(request: Request) -> str:
@@ -82,10 +90,19 @@ def route(path: str, handler: Handler, method: str) -> Route:
             return await handler(request)
         except Refused as refused:
             return _refusal(refused)
-        except StoreUnavailable:
+        except (StoreProblem, OSError) as problem:
+            log.error("a Supervisor was not answered: %s", problem)  # noqa: TRY400 - one line says it
             return _refusal(Refused("busy"))
 
     return Route(path, answer, methods=[method], name=path)
+
+
+def device_of(request: Request) -> int:
+    """The device number in the path. Raises Refused (not-found)."""
+    text = request.path_params["device"]
+    if NUMBER.fullmatch(text) is None:
+        raise Refused("not-found")
+    return int(text)
 
 
 def _refusal(refused: Refused) -> Response:

@@ -218,6 +218,10 @@ def _alone(data_dir: Path) -> Iterator[None]:
             folder.mkdir(mode=0o700, exist_ok=True)
             fsync_directory(data_dir)
         lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        if os.geteuid() == 0:  # the CLI run by root beside a server that is not
+            owner = data_dir.stat()
+            os.chown(folder, owner.st_uid, owner.st_gid)
+            os.fchown(lock, owner.st_uid, owner.st_gid)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -2,7 +2,7 @@
 
 Rules:
 - The journal's outcome is the truth of an update; the Supervisor's report is shown beside it and never changes it.
-- A difference counts after `SETTLE_MS`: a Supervisor reports at most every 10 s, baserunner with each heartbeat.
+- A difference counts when the Supervisor was heard of `SETTLE_MS` after the outcome: it reports at most every 10 s.
 - What neither has said yet is no disagreement.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloudly.balena.image import without_tag
 from cloudly.reports import load, mapping, text, whole
 from cloudly.views import ago
 
@@ -107,7 +108,7 @@ def disagreements(
     """Where the two stories cannot both be true, a sentence each."""
     if reported is None:
         return ()
-    return (*_presence(journaled, reported, now_ms), *_outcome(journaled, reported, now_ms))
+    return (*_presence(journaled, reported, now_ms), *_outcome(journaled, reported))
 
 
 def _presence(journaled: Journaled, reported: Reported, now_ms: int) -> Iterator[str]:
@@ -125,10 +126,12 @@ def _presence(journaled: Journaled, reported: Reported, now_ms: int) -> Iterator
         )
 
 
-def _outcome(journaled: Journaled, reported: Reported, now_ms: int) -> Iterator[str]:
+def _outcome(journaled: Journaled, reported: Reported) -> Iterator[str]:
     wanted, at = journaled.wanted, journaled.outcome_at_ms
-    if wanted is None or at is None or reported.at_ms is None or now_ms - at < SETTLE_MS:
+    if wanted is None or at is None or reported.at_ms is None:
         return
+    if (reported.seen_at_ms or 0) < at + SETTLE_MS:
+        return  # it was not heard of since: its next report may say the same
     name = journaled.wanted_version or wanted[:12]
     if journaled.outcome == "succeeded":
         yield from _against_success(journaled, reported, name)
@@ -161,7 +164,7 @@ def _against_success(journaled: Journaled, reported: Reported, name: str) -> Ite
                 f"The journal says that {name} succeeded; the Supervisor reports that {service} is"
                 f" {said.status or 'in no state'}."
             )
-        elif said.image and said.image != image:
+        elif said.image and said.image != without_tag(image):
             yield f"The Supervisor reports that {service} runs {said.image}, wanted is {image}."
 
 

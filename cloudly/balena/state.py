@@ -35,7 +35,9 @@ class State:
         supervisor = self._door.supervisor(request)
         if request.path_params["uuid"] != supervisor.uuid:
             raise Refused("node-mismatch", status=401)
-        body, tag = self._door.store.devices.target(supervisor.device, supervisor.uuid)
+        store = self._door.store
+        body, tag = store.devices.target(supervisor.device, supervisor.uuid)
+        await store.save_presence_if_due()
         if matches(request.headers.get("if-none-match"), tag):
             return Response(status_code=304, headers={"etag": tag})
         return Response(body, headers={"etag": tag}, media_type="application/json")
@@ -47,7 +49,7 @@ class State:
         if began < self._taken.get(supervisor.device, 0):
             raise Refused("busy", "A later report was taken already.")
         self._taken[supervisor.device] = began
-        await self._door.store.devices.save_report(
-            supervisor.device, difference, self._door.now_ms()
-        )
+        store = self._door.store
+        await store.devices.save_report(supervisor, difference, self._door.now_ms())
+        await store.save_presence_if_due()
         return PlainTextResponse("OK")

@@ -54,6 +54,8 @@ def main() -> None:
         _end(problem, 2)
     except (BadOrder, CloudlyProblem) as problem:
         _end(problem, 1)
+    except (UnicodeError, OverflowError) as error:
+        _end(f"an argument cannot be taken: {error}", 2)
     except OSError as error:
         _end(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +28,8 @@ def diagnose(
     data_dir: DataDir = None,
 ) -> None:
     """Ask a node to look at itself: disk, clock, journal, Supervisor, services. Exit 1: no answer, or not well."""
+    if math.isnan(wait):
+        raise typer.BadParameter("--wait must be a number of seconds")
     import anyio
 
     from cloudly.store import diagnoses, reading

@@ -24,7 +24,18 @@ from cloudly.tokens import fingerprint
 T = TypeVar("T")
 
 KEPT_TARGETS = 2_000
-"""Targets of some 2 KB each; nodes of one fleet share none, for each holds its uuid."""
+"""Targets of some 2 KB each, one for a device."""
+MOST_CONFIG = 64 * 1024
+"""Characters of all settings of a device: they travel with each of its targets."""
+
+
+class Supervisor(Protocol):
+    """Who asks (`cloudly.balena.door`)."""
+
+    @property
+    def device(self) -> int: ...
+    @property
+    def key_hash(self) -> bytes: ...
 
 
 class Read(Protocol):
@@ -38,7 +49,8 @@ class Devices:
         self._read = read
         self._group = group
         self._app_uuid = app_uuid
-        self._targets: OrderedDict[targets.Ingredients, tuple[bytes, str]] = OrderedDict()
+        self._targets: OrderedDict[int, tuple[targets.Ingredients, bytes, str]] = OrderedDict()
+        """The newest of each device, with what it was made of."""
         self.completed: Callable[[int, Target], Target] = lambda _device, target: target
         """What is added to a node's target beside its release; the same for the same ingredients."""
         self._measured: dict[int, tuple[int, str]] = {}
@@ -47,17 +59,16 @@ class Devices:
     def target(self, device: int, uuid: str) -> tuple[bytes, str]:
         """The body of the target state and its ETag."""
         made_of: targets.Ingredients = self._read(lambda db: targets.ingredients(db, device))
-        known = self._targets.get(made_of)
-        if known is None:
+        known = self._targets.get(device)
+        if known is None or known[0] != made_of:
             plain: Target = self._read(lambda db: targets.made(db, made_of))
             target = self.completed(device, plain)
             body = target_state(uuid=uuid, app_uuid=self._app_uuid, target=target)
-            known = self._targets[made_of] = (body, etag(body))
+            known = self._targets[device] = (made_of, body, etag(body))
             if len(self._targets) > KEPT_TARGETS:
                 self._targets.popitem(last=False)
-        else:
-            self._targets.move_to_end(made_of)
-        return known
+        self._targets.move_to_end(device)
+        return known[1], known[2]
 
     def seen(self, device: int, at_ms: int) -> None:
         """It asked for something just now."""
@@ -80,15 +91,16 @@ class Devices:
             said["seen_at_ms"] = self._seen[device]
         return said
 
-    async def save_report(self, device: int, difference: Difference, at_ms: int) -> None:
+    async def save_report(self, who: Supervisor, difference: Difference, at_ms: int) -> None:
         """Merge a report. Durable when it returns, but for measurements. Raises Refused (too-large)."""
+        device = who.device
         if difference.is_measurement:
             known: str | None = self._read(lambda db: self._known(db, device))
             if known is not None:
                 self._measured[device] = (at_ms, merge(known, difference))
                 return
         await self._group.write(
-            partial(self._save_report, device=device, difference=difference, at_ms=at_ms)
+            partial(self._save_report, who=who, difference=difference, at_ms=at_ms)
         )
 
     def _known(self, db: Connection, device: int) -> str | None:
@@ -98,7 +110,11 @@ class Devices:
         row = db.execute("SELECT report FROM device WHERE node=?", (device,)).fetchone()
         return None if row is None else row[0]
 
-    def _save_report(self, db: Connection, device: int, difference: Difference, at_ms: int) -> None:
+    def _save_report(
+        self, db: Connection, who: Supervisor, difference: Difference, at_ms: int
+    ) -> None:
+        _still_valid(db, who)
+        device = who.device
         report = merge(self._known(db, device), difference)
         db.execute(
             "UPDATE device SET report=?, report_at_ms=?, api_secret_hash=coalesce(?, api_secret_hash)"
@@ -107,28 +123,27 @@ class Devices:
         )
         self._measured.pop(device, None)
 
-    def forget(self, device: int) -> None:
-        """It has registered anew: what it measured before is another life's."""
-        self._measured.pop(device, None)
-
-    async def set_config(self, device: int, name: str, value: str, *, most: int) -> int:
+    async def set_config(self, who: Supervisor, name: str, value: str, *, most: int) -> int:
         """Give this setting back with each target from now on; its number. Raises Refused (too-large)."""
 
         def write(db: Connection) -> int:
+            _still_valid(db, who)
             row = db.execute(
                 "INSERT INTO device_config(node, name, value) VALUES(?,?,?) ON CONFLICT(node, name)"
                 " DO UPDATE SET value=excluded.value RETURNING rowid",
-                (device, name, value),
+                (who.device, name, value),
             ).fetchone()
-            _at_most(db, "device_config", device, most)
+            _at_most(db, "device_config", who.device, most)
             return int(row[0])
 
         return await self._group.write(write)
 
-    async def set_name(self, device: int, name: str) -> None:
-        await self._group.write(
-            lambda db: db.execute("UPDATE device SET name=? WHERE node=?", (name, device))
-        )
+    async def set_name(self, who: Supervisor, name: str) -> None:
+        def write(db: Connection) -> None:
+            _still_valid(db, who)
+            db.execute("UPDATE device SET name=? WHERE node=?", (name, who.device))
+
+        await self._group.write(write)
 
     def tags(self, device: int) -> list[dict[str, Any]]:
         rows = self._read(
@@ -138,25 +153,30 @@ class Devices:
         )
         return [{"id": row[0], "tag_key": row[1], "value": row[2]} for row in rows]
 
-    async def set_tags(self, device: int, tags: dict[str, str], *, most: int) -> None:
+    async def set_tags(self, who: Supervisor, tags: dict[str, str], *, most: int) -> None:
         """Raises Refused (too-large)."""
 
         def write(db: Connection) -> None:
+            _still_valid(db, who)
             db.executemany(
                 "INSERT INTO device_tag(node, key, value) VALUES(?,?,?) ON CONFLICT(node, key)"
                 " DO UPDATE SET value=excluded.value",
-                [(device, key, value) for key, value in tags.items()],
+                [(who.device, key, value) for key, value in tags.items()],
             )
-            _at_most(db, "device_tag", device, most)
+            _at_most(db, "device_tag", who.device, most)
 
         await self._group.write(write)
 
     async def register(self, ask: joining.DeviceAsk) -> int | None:
         """Its id; None: the uuid is registered with another key. Raises Refused."""
-        device = await self._group.write(partial(joining.register_device, ask=ask))
-        if device is not None:
-            self.forget(device)
-        return device
+
+        def write(db: Connection) -> int | None:
+            device = joining.register_device(db, ask)
+            if device is not None:  # what was measured before may be another life's
+                self._measured.pop(device, None)
+            return device
+
+        return await self._group.write(write)
 
     def find(self, uuid: str, key: str, *, now_ms: int) -> int | None:
         """The id behind a uuid, for its device key or for a join token that admits it. Raises Refused (401)."""
@@ -206,7 +226,22 @@ def _find(db: Connection, uuid: str, key: str, now_ms: int) -> int | None:
     return None if row is None else joining.find_device(db, key, uuid, now_ms=now_ms)
 
 
+def _still_valid(db: Connection, who: Supervisor) -> None:
+    """Its key was not replaced, and it was not revoked, while its body came. Raises Refused."""
+    row = db.execute(
+        "SELECT n.revoked_at_ms FROM device d JOIN node n ON n.id=d.node WHERE d.node=? AND d.key_hash=?",
+        (who.device, who.key_hash),
+    ).fetchone()
+    if row is None:
+        raise Refused("node-unknown")
+    if row[0] is not None:
+        raise Refused("node-revoked")
+
+
 def _at_most(db: Connection, table: str, device: int, most: int) -> None:
-    count = db.execute(f"SELECT count(*) FROM {table} WHERE node=?", (device,)).fetchone()[0]  # noqa: S608 - ours
-    if count > most:
-        raise Refused("too-large", f"At most {most} are kept for a device.")
+    count, size = db.execute(
+        f"SELECT count(*), coalesce(sum(length(value)), 0) FROM {table} WHERE node=?",  # noqa: S608 - ours
+        (device,),
+    ).fetchone()
+    if count > most or size > MOST_CONFIG:
+        raise Refused("too-large", f"At most {most}, of {MOST_CONFIG} characters, are kept.")

@@ -92,6 +92,8 @@ def check_join_token(db: Connection, token: str) -> None:
 def enroll(db: Connection, ask: Ask) -> Enrolled:
     """A node and its token. Raises Refused; then nothing is used up."""
     presented = fingerprint(ask.secret)
+    if ask.ticket is not None:
+        _is_for_the_first(db, ask.ticket, presented)
     admission, node = _admit(db, ask, Half.AGENT, presented)
     if admission is Admission.REPEAT:
         credential = may_repeat(_credential(db, node), presented=presented)
@@ -105,6 +107,21 @@ def enroll(db: Connection, ask: Ask) -> Enrolled:
         node_token=derive_node_token(ask.secret, node_id=ask.node_id, nonce=credential.nonce),
         generation=credential.generation,
     )
+
+
+def _is_for_the_first(db: Connection, node: int, presented: bytes) -> None:
+    """A ticket lets in a node's first agent, and the first one after a reflash, for which the Supervisor came anew.
+
+    None takes the place of one that enrolled since. Raises Refused.
+    """
+    row = db.execute(
+        "SELECT c.secret_hash, c.enrolled_at_ms < d.registered_at_ms AND (SELECT count(*) FROM join_use u"
+        " WHERE u.node=c.node AND u.device_key_hash IS NOT NULL) > 1"
+        " FROM credential c JOIN device d ON d.node=c.node WHERE c.node=?",
+        (node,),
+    ).fetchone()
+    if row is not None and row[0] != presented and not row[1]:
+        raise Refused("token-used-up", "This node has an agent; another needs a fresh join token.")
 
 
 def _begin_epoch(db: Connection, node: int, ask: Ask) -> None:
@@ -127,6 +144,8 @@ def register_device(db: Connection, ask: DeviceAsk) -> int | None:
     """
     presented = fingerprint(ask.api_key)
     present = _device_key(db, ask.node_id)
+    if present != presented and _is_anothers(db, presented):
+        raise Refused("node-mismatch", "Another device has this key: a card was copied.")
     if present is not None and present != presented:
         admission, _ = _judge(db, ask, Half.SUPERVISOR, presented)
         if admission is Admission.REPEAT:
@@ -139,6 +158,10 @@ def register_device(db: Connection, ask: DeviceAsk) -> int | None:
     if admission is not Admission.REPEAT:
         _new_device_key(db, node, presented, ask)
     return node
+
+
+def _is_anothers(db: Connection, presented: bytes) -> bool:
+    return db.execute("SELECT 1 FROM device WHERE key_hash=?", (presented,)).fetchone() is not None
 
 
 def _device_key(db: Connection, node_id: str) -> bytes | None:
@@ -156,6 +179,7 @@ def _new_device_key(db: Connection, node: int, presented: bytes, ask: DeviceAsk)
         " api_secret_hash=NULL, info=CASE ?4 WHEN '{}' THEN info ELSE ?4 END",
         (node, presented, ask.now_ms, ask.info),
     )
+    db.execute("DELETE FROM device_config WHERE node=?", (node,))  # it tells again what it finds
 
 
 def join_token(db: Connection, token: str) -> JoinToken | None:

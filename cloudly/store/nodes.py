@@ -32,7 +32,7 @@ class Caller:
     writer: str | None
     """Whose turn it is to speak as this node."""
     diagnosis: str | None
-    """The oldest that an operator asked for and that is not answered."""
+    """The newest that an operator asked for, while it is not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def authenticate(db: Connection, token_hash: bytes) -> Caller:
         "SELECT n.id, n.node_id, n.revoked_at_ms, c.still_open, l.stable_hash, d.deployment,"
         " coalesce(d.generation, 0), v.epoch, v.writer,"
         " (SELECT q.id FROM diagnosis q WHERE q.node=n.id AND q.answered_at_ms IS NULL"
-        "  ORDER BY q.asked_at_ms LIMIT 1)"
+        "  ORDER BY q.asked_at_ms DESC, q.id LIMIT 1)"
         " FROM credential c JOIN node n ON n.id=c.node LEFT JOIN node_live l ON l.node=c.node"
         " LEFT JOIN desired d ON d.node=c.node LEFT JOIN voice v ON v.node=c.node WHERE c.token_hash=?",
         (token_hash,),

@@ -54,9 +54,11 @@ async def register(plane: Plane, uuid: str = UUID, key: str = KEY) -> None:
 
 
 async def exchange(plane: Plane, key: str) -> None:
-    """The first device that registered gets another key."""
+    """The first device that registered gets another key, as a Supervisor does it."""
+    headers, asked = bearer(plane.join_token()), {"$filter": f"uuid eq '{UUID}'"}
+    await plane.client.get("/v7/device", params=asked, headers=headers)
     answer = await plane.client.post(
-        "/api-key/device/1/device-key", json={"apiKey": key}, headers=bearer(plane.join_token())
+        "/api-key/device/1/device-key", json={"apiKey": key}, headers=headers
     )
     assert answer.status_code == 200, answer.text
 

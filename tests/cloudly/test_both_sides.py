@@ -99,6 +99,8 @@ async def test_each_contradiction_is_said_once(
         ({"heard_at_ms": NOW - SETTLE_MS - 1}, {"seen_at_ms": NOW - SILENT_MS - 1}),
         ({"sees_supervisor": None}, {"seen_at_ms": None}),
         ({"outcome": "failed", "release": None}, {"release": OLD}),
+        ({}, {"release": OLD, "seen_at_ms": LONG_AGO + 1}),
+        ({"images": {"main": IMAGE.replace("@", ":1.2@")}}, {}),
     ],
 )
 async def test_what_is_not_settled_or_not_said_is_no_disagreement(
@@ -147,6 +149,7 @@ async def succeed(plane: Plane, device: Device) -> None:
     await device.tell("app-update/1", "staged", "applying", "succeeded", deployment=deployment)
     await plane.world.sleep(SETTLE_MS / 1000 + 1)
     await device.beat(reported={"release": OLD})
+    await plane.client.get(f"/device/v3/{UUID}/state", headers=bearer(KEY))
 
 
 async def test_the_page_shows_both_stories_side_by_side(plane: Plane) -> None:

@@ -10,10 +10,12 @@ import anyio
 import httpx
 import pytest
 
+from cloudly.balena.registration import FOUND_FOR_MS
 from cloudly.balena.target import device_name, etag, matches
 from cloudly.problems import StoreUnavailable
 from cloudly.tokens import fingerprint
 from interfaces.target_verdict import faults_of
+from interfaces.world import now_ms
 from tests.cloudly.given import DIGEST, UUID, Plane, bearer, code_of, commit_of
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +54,7 @@ async def look_up(plane: Plane, key: str) -> httpx.Response:
 
 
 async def exchange(plane: Plane, device: int, token: str, key: str) -> httpx.Response:
+    await look_up(plane, token)  # as a Supervisor does it
     path = f"/api-key/device/{device}/device-key"
     return await plane.client.post(path, json={"apiKey": key}, headers=bearer(token))
 
@@ -93,7 +96,9 @@ async def test_refusals_are_401_because_409_would_breed_ghosts(plane: Plane) -> 
     await register(plane, token)
 
     other_key = await register(plane, token, api_key="x" * 32)
-    other_node = await register(plane, token, uuid="d914fb90f7b9400bb7bf8fabf790030d")
+    other_node = await register(
+        plane, token, uuid="d914fb90f7b9400bb7bf8fabf790030d", api_key="y" * 32
+    )
     nobody = await register(plane, "bjt_unknown")
 
     assert [code_of(one) for one in (other_key, other_node, nobody)] == [
@@ -262,6 +267,100 @@ async def test_a_fresh_token_replaces_the_key_of_a_reflashed_device_by_an_exchan
     assert (await state(plane, OTHER_KEY)).status_code == 200
     assert (await look_up(plane, OTHER_KEY)).json() == {"d": [{"id": device}]}
     assert plane.rows("device")[0]["report"] is None  # another life, which reports anew
+
+
+async def test_a_key_is_exchanged_only_by_who_knows_the_uuid(plane: Plane) -> None:
+    device = (await register(plane, plane.join_token())).json()["id"]
+    token, other = plane.join_token(), plane.join_token()
+    path = f"/api-key/device/{device}/device-key"
+    await look_up(plane, other)
+
+    guessed = await plane.client.post(path, json={"apiKey": OTHER_KEY}, headers=bearer(token))
+    await look_up(plane, token)
+    await plane.world.sleep(FOUND_FOR_MS / 1000 + 1)
+    late = await plane.client.post(path, json={"apiKey": OTHER_KEY}, headers=bearer(token))
+
+    assert code_of(guessed) == code_of(late) == (401, "node-unknown")
+    assert (await state(plane)).status_code == 200
+    assert plane.rows("join_token")[1]["uses_left"] == 1
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 25, "-1", "1e3", "0", "x"])
+async def test_a_number_that_is_none_is_not_found(plane: Plane, number: str) -> None:
+    await register(plane, plane.join_token())
+
+    key = await plane.client.post(
+        f"/api-key/device/{number}/device-key",
+        json={"apiKey": OTHER_KEY},
+        headers=bearer(plane.join_token()),
+    )
+    name = await plane.client.patch(
+        f"/v7/device({number})", json={"device_name": "x"}, headers=bearer(KEY)
+    )
+
+    assert code_of(key) == code_of(name) == (404, "not-found")
+
+
+async def test_a_copied_card_with_another_uuid_is_refused_and_harms_nobody(plane: Plane) -> None:
+    token = plane.join_token(uses=5)
+    await register(plane, token)
+
+    copied = await register(plane, token, uuid="d914fb90f7b9400bb7bf8fabf790030d")
+
+    assert code_of(copied) == (401, "node-mismatch")
+    assert (await state(plane)).status_code == 200
+
+
+async def test_what_a_revoked_device_was_still_sending_is_not_kept(plane: Plane) -> None:
+    await register(plane, plane.join_token())
+    revoked = anyio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'{"' + UUID.encode() + b'": {"status"'
+        await revoked.wait()
+        yield b': "late"}}'
+
+    async with anyio.create_task_group() as tasks:
+        answers: list[httpx.Response] = []
+
+        async def send_slowly() -> None:
+            answers.append(
+                await plane.client.patch("/device/v3/state", content=slow(), headers=bearer(KEY))
+            )
+
+        tasks.start_soon(send_slowly)
+        await plane.world.sleep(1)
+        plane.revoke_node(UUID)
+        revoked.set()
+
+    assert code_of(answers[0]) == (401, "node-revoked")
+    assert plane.rows("device")[0]["report"] is None
+
+
+async def test_settings_are_bounded_in_all_and_a_new_life_tells_them_anew(plane: Plane) -> None:
+    device = (await register(plane, plane.join_token())).json()["id"]
+
+    for number in range(8):
+        told = {"device": device, "name": f"X{number}", "value": "\N{GRINNING FACE}" * 10_000}
+        answer = await plane.client.post(
+            "/v7/device_config_variable", json=told, headers=bearer(KEY)
+        )
+    kept = len(plane.rows("device_config"))
+    await exchange(plane, device, plane.join_token(), OTHER_KEY)
+
+    assert code_of(answer) == (413, "too-large")
+    assert kept == 6
+    assert plane.rows("device_config") == []
+
+
+async def test_a_supervisor_alone_is_seen_in_the_database_too(plane: Plane) -> None:
+    await register(plane, plane.join_token())
+    await state(plane)
+    await plane.world.sleep(30)
+
+    await state(plane)
+
+    assert plane.rows("device")[0]["seen_at_ms"] == now_ms(plane.world)
 
 
 async def test_an_exchange_whose_answer_was_lost_is_answered_again(plane: Plane) -> None:

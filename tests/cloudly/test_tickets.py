@@ -17,6 +17,7 @@ from cloudly.tickets import FILE, Tickets
 from cloudly.tls.kept import Kept
 from cloudly.tokens import fingerprint
 from tests.cloudly.given import UUID, Plane, bearer, code_of
+from tests.cloudly.streaming import exchange
 
 pytestmark = pytest.mark.anyio
 
@@ -137,13 +138,8 @@ async def test_a_supervisor_cannot_register_with_a_ticket(plane: Plane) -> None:
 async def test_a_new_key_of_the_supervisor_ends_the_old_ticket(plane: Plane) -> None:
     await register(plane, plane.join_token())
     old = ticket_of(plane)
-    exchanged = await plane.client.post(
-        "/api-key/device/1/device-key",
-        json={"apiKey": KEY[::-1]},
-        headers=bearer(plane.join_token()),
-    )
+    await exchange(plane, KEY[::-1])
 
-    assert exchanged.status_code == 200
     assert ticket_of(plane) != old
     assert code_of(await plane.device().ask(old)) == (401, "token-unknown")
     assert (await plane.device().ask(ticket_of(plane))).status_code == 201
@@ -268,10 +264,8 @@ async def test_the_target_of_a_node_holds_its_own_ticket_and_is_the_same_at_each
 
     first, other = await poll(plane), await poll(plane, uuid=OTHER, key=KEY[::-1])
     again = await poll(plane, tag=first.headers["etag"])
-    exchange = {"apiKey": "another0key0another0key0another0"}
-    path = "/api-key/device/1/device-key"
-    await plane.client.post(path, json=exchange, headers=bearer(plane.join_token()))
-    after = await poll(plane, key=exchange["apiKey"], tag=first.headers["etag"])
+    await exchange(plane, "another0key0another0key0another0")
+    after = await poll(plane, key="another0key0another0key0another0", tag=first.headers["etag"])
     new_ticket = ticket_of(plane)
     plane.end()
 
@@ -286,3 +280,33 @@ async def test_the_target_of_a_node_holds_its_own_ticket_and_is_the_same_at_each
 async def poll(plane: Plane, *, uuid: str = UUID, key: str = KEY, tag: str = "") -> httpx.Response:
     headers = bearer(key) | {"if-none-match": tag}
     return await plane.client.get(f"/device/v3/{uuid}/state", headers=headers)
+
+
+async def test_after_a_reflash_the_agent_of_the_new_life_comes_in_with_its_ticket(
+    plane: Plane,
+) -> None:
+    await register(plane, plane.join_token())
+    before = plane.device()
+    await before.ask(ticket_of(plane))
+    await before.beat()
+    await plane.world.sleep(60)
+
+    await exchange(plane, "another0key0another0key0another0")
+    after = plane.device(epoch="epoch-2")
+    answer = await after.ask(ticket_of(plane))
+    thief = await plane.device(epoch="epoch-3").ask(ticket_of(plane))
+
+    assert answer.status_code == 201
+    assert code_of(thief) == (403, "token-used-up")
+
+
+async def test_a_ticket_lets_in_no_second_agent(plane: Plane) -> None:
+    """The agent had another join token, so the ticket's own use was never spent."""
+    device = await plane.device().enroll()
+    await register(plane, plane.join_token())
+    thief = plane.device()
+
+    answer = await thief.ask(ticket_of(plane), epoch="another")
+
+    assert code_of(answer) == (403, "token-used-up")
+    assert (await device.beat()).status_code == 200
