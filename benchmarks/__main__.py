@@ -23,7 +23,8 @@ HEAD = """# Benchmarks
 
 Written by `make bench`. A ratio is to the peer that its table names, in the same run: the median over blocks that take
 turns. Absolute times are this machine's, of that minute, and its cores are shared with others; its load stands with
-every part. What is said of CPU is CPU time. Goals are those of the journal's design.
+every part. What is said of CPU is CPU time. Goals are those of the journal's design. Of a peer that is "as noted" the
+figures were measured before on a machine of this kind; the ratio is its cost divided by ours.
 """
 KNOWN = """## Missed, and why
 
