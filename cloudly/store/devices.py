@@ -95,13 +95,17 @@ class Devices:
         """Merge a report. Durable when it returns, but for measurements. Raises Refused (too-large)."""
         device = who.device
         if difference.is_measurement:
-            known: str | None = self._read(lambda db: self._known(db, device))
+            known: str | None = self._read(lambda db: self._known_of(db, who))
             if known is not None:
                 self._measured[device] = (at_ms, merge(known, difference))
                 return
         await self._group.write(
             partial(self._save_report, who=who, difference=difference, at_ms=at_ms)
         )
+
+    def _known_of(self, db: Connection, who: Supervisor) -> str | None:
+        _still_valid(db, who)
+        return self._known(db, who.device)
 
     def _known(self, db: Connection, device: int) -> str | None:
         measured = self._measured.get(device)
@@ -113,9 +117,8 @@ class Devices:
     def _save_report(
         self, db: Connection, who: Supervisor, difference: Difference, at_ms: int
     ) -> None:
-        _still_valid(db, who)
         device = who.device
-        report = merge(self._known(db, device), difference)
+        report = merge(self._known_of(db, who), difference)
         db.execute(
             "UPDATE device SET report=?, report_at_ms=?, api_secret_hash=coalesce(?, api_secret_hash)"
             " WHERE node=?",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -46,6 +47,28 @@ async def state(plane: Plane, key: str = KEY, **headers: str) -> httpx.Response:
 
 async def report(plane: Plane, parts: dict[str, Any]) -> httpx.Response:
     return await plane.client.patch("/device/v3/state", json={UUID: parts}, headers=bearer(KEY))
+
+
+@asynccontextmanager
+async def sending_slowly(plane: Plane, parts: bytes) -> AsyncIterator[list[httpx.Response]]:
+    """A report whose second half comes when the block ends; then its answer is there."""
+    rest, answers = anyio.Event(), list[httpx.Response]()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"' + UUID.encode() + b'": '
+        await rest.wait()
+        yield parts + b"}"
+
+    async def send() -> None:
+        answers.append(
+            await plane.client.patch("/device/v3/state", content=body(), headers=bearer(KEY))
+        )
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send)
+        await plane.world.sleep(1)
+        yield answers
+        rest.set()
 
 
 async def look_up(plane: Plane, key: str) -> httpx.Response:
@@ -311,30 +334,19 @@ async def test_a_copied_card_with_another_uuid_is_refused_and_harms_nobody(plane
     assert (await state(plane)).status_code == 200
 
 
-async def test_what_a_revoked_device_was_still_sending_is_not_kept(plane: Plane) -> None:
+@pytest.mark.parametrize("parts", [b'{"status": "late"}', b'{"cpu_usage": 1}'])
+async def test_what_a_revoked_device_was_still_sending_is_not_kept(
+    plane: Plane, parts: bytes
+) -> None:
     await register(plane, plane.join_token())
-    revoked = anyio.Event()
-
-    async def slow() -> AsyncIterator[bytes]:
-        yield b'{"' + UUID.encode() + b'": {"status"'
-        await revoked.wait()
-        yield b': "late"}}'
-
-    async with anyio.create_task_group() as tasks:
-        answers: list[httpx.Response] = []
-
-        async def send_slowly() -> None:
-            answers.append(
-                await plane.client.patch("/device/v3/state", content=slow(), headers=bearer(KEY))
-            )
-
-        tasks.start_soon(send_slowly)
-        await plane.world.sleep(1)
+    await report(plane, {"status": "Idle"})
+    async with sending_slowly(plane, parts) as answers:
         plane.revoke_node(UUID)
-        revoked.set()
 
     assert code_of(answers[0]) == (401, "node-revoked")
-    assert plane.rows("device")[0]["report"] is None
+    said = plane.store.devices.said(plane.node()["id"])
+    assert said is not None
+    assert json.loads(said["report"]) == {"status": "Idle"}
 
 
 async def test_settings_are_bounded_in_all_and_a_new_life_tells_them_anew(plane: Plane) -> None:
@@ -543,25 +555,8 @@ async def test_a_report_merges_into_measurements_that_are_only_in_memory(plane: 
 
 async def test_a_report_that_was_overtaken_is_not_merged(plane: Plane) -> None:
     await register(plane, plane.join_token())
-    release = anyio.Event()
-
-    async def slow() -> AsyncIterator[bytes]:
-        yield b'{"' + UUID.encode() + b'": {"status"'
-        await release.wait()
-        yield b': "old"}}'
-
-    async with anyio.create_task_group() as tasks:
-        answers: list[httpx.Response] = []
-
-        async def send_slowly() -> None:
-            answers.append(
-                await plane.client.patch("/device/v3/state", content=slow(), headers=bearer(KEY))
-            )
-
-        tasks.start_soon(send_slowly)
-        await anyio.lowlevel.checkpoint()
+    async with sending_slowly(plane, b'{"status": "old"}') as answers:
         await report(plane, {"status": "new"})
-        release.set()
 
     assert code_of(answers[0]) == (503, "busy")
     assert json.loads(plane.rows("device")[0]["report"]) == {"status": "new"}
