@@ -10,12 +10,12 @@ import heapq
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from sqlite3 import Connection
 from typing import Any
 
 from cloudly.batch import link_of
 from cloudly.chunks import Kept
 from cloudly.store import story
+from cloudly.store.sql import Connection
 from interfaces.journal import Lane
 from journal.chain import genesis
 

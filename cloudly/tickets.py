@@ -18,10 +18,10 @@ import hashlib
 import hmac
 import re
 from pathlib import Path
-from sqlite3 import Connection
 
 from cloudly.durable import write_durably
 from cloudly.problems import StoreUnsafe
+from cloudly.store.sql import Connection
 from interfaces.world import World
 
 FILE = "ticket.key"

@@ -16,9 +16,8 @@ from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table,
 from cloudly.cli.token import UNITS_S
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection
-
     from cloudly.chunks import Kept
+    from cloudly.store.sql import Connection
     from cloudly.story import Chapter, GapMark, Line, Turn
 
 NodeArgument = Annotated[

@@ -14,8 +14,7 @@ from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
 from cloudly.cli.release_file import COMMIT, VERSION, matching
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection
-
+    from cloudly.store.sql import Connection
     from cloudly.store.wanted import NewRelease
     from interfaces.desired import UpdatePolicy
 

@@ -14,9 +14,9 @@ from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from sqlite3 import Connection
 
     from cloudly.balena.compose.notes import Note
+    from cloudly.store.sql import Connection
 
 COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VERSION = re.compile(r"[^\s\x00-\x1f]{1,200}")

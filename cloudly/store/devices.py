@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from sqlite3 import Connection
 from typing import Any, Protocol, TypeVar
 
 from cloudly.balena.report import Difference, merge
@@ -19,6 +18,7 @@ from cloudly.balena.target import Target, etag, target_state
 from cloudly.problems import Refused
 from cloudly.store import joining, targets
 from cloudly.store.group import Group
+from cloudly.store.sql import Connection
 from cloudly.tokens import fingerprint
 
 T = TypeVar("T")

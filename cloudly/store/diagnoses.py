@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from sqlite3 import Connection, Row
 from typing import Any
 
 from cloudly.problems import BadOrder
+from cloudly.store.sql import Connection, Row
 
 MACHINE = "diagnosis/"
 """Streams of this machine answer diagnoses."""

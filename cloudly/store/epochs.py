@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from sqlite3 import Connection, Row
 
 from cloudly import epochs
 from cloudly.gaps import Missing
 from cloudly.store import heads
+from cloudly.store.sql import Connection, Row
 from interfaces.journal import Lane
 
 MOST_NOTED = 100

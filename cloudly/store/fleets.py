@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from sqlite3 import Connection, Row
 
 from cloudly.problems import BadOrder
+from cloudly.store.sql import Connection, Row
 from cloudly.store.wanted import Order, set_release
 
 FLEETS = (

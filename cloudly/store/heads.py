@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from sqlite3 import Connection
 
 from cloudly.ingest import Cursor, Heard
+from cloudly.store.sql import Connection
 from interfaces.journal import Ack, Lane
 from journal.chain import genesis
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from sqlite3 import Connection
+
+from cloudly.store.sql import Connection
 
 FILE = "incarnation"
 ROW = "incarnation"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from sqlite3 import Connection, Row
 
 from cloudly.problems import BadOrder
+from cloudly.store.sql import Connection, Row
 from cloudly.tokens import fingerprint
 
 

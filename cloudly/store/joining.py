@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from sqlite3 import Connection, Row
 
 from cloudly.enrollment import Admission, Credential, JoinToken, Standing, Use, admit, may_repeat
 from cloudly.epochs import ENROLLED
 from cloudly.problems import Refused
 from cloudly.store import epochs, voices, wanted
+from cloudly.store.sql import Connection, Row
 from cloudly.tokens import derive_node_token, fingerprint
 
 

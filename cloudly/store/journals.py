@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from sqlite3 import Connection
 
 from cloudly import chunks
 from cloudly.batch import Batch, Shipped
@@ -20,6 +19,7 @@ from cloudly.problems import Refused
 from cloudly.reports import load
 from cloudly.store import diagnoses, epochs, heads, outcomes, voices
 from cloudly.store.heads import Heads
+from cloudly.store.sql import Connection
 from cloudly.voices import Standing, Voice
 from interfaces.journal import Ack, JournalEvent, Lane
 

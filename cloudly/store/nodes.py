@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from sqlite3 import Connection
 
 from cloudly.problems import Refused
 from cloudly.store import heads, voices
 from cloudly.store.heads import Heads
+from cloudly.store.sql import Connection
 from cloudly.tokens import fingerprint
 from cloudly.voices import Standing, Voice
 

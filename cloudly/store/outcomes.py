@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from sqlite3 import Connection
 from typing import assert_never
 
 from cloudly.deployments import FAILED, ROLLED_BACK, SUCCEEDED, Deployment, Effect, fold
+from cloudly.store.sql import Connection
 from cloudly.store.wanted import RESTORED, Order, order, withdraw
 
 

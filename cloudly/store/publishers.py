@@ -9,11 +9,11 @@ import hmac
 import json
 import re
 from dataclasses import dataclass
-from sqlite3 import Connection
 from typing import Any
 
 from cloudly.balena.registry_scopes import is_repository
 from cloudly.problems import BadOrder
+from cloudly.store.sql import Connection
 from cloudly.tokens import fingerprint
 
 ROWS = "registry-publisher/"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sqlite3 import Connection, Row
-
 from cloudly.problems import BadOrder
+from cloudly.store.sql import Connection, Row
 
 NODES = (
     "SELECT n.id, n.node_id, n.hostname, n.device_type, n.agent_version, n.created_at_ms, n.revoked_at_ms,"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from sqlite3 import Connection
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from cloudly.balena.compose.read import Composed, commit_of
 from cloudly.balena.image import HOW_TO, digest_of, repository_of
 from cloudly.balena.target import Target, TargetRelease, TargetService, target_state
 from cloudly.problems import BadOrder
+from cloudly.store.sql import Connection
 from cloudly.store.targets import app_target, target_release
 from interfaces.desired import UpdatePolicy
 from interfaces.target_verdict import faults_of

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from sqlite3 import Connection
 from typing import Any
 
 from cloudly.chunks import Kept, read
+from cloudly.store.sql import Connection
 from cloudly.story import Chapter, Part, chapter
 
 MOST_GAPS = 500

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from sqlite3 import Connection
 
 from cloudly.balena.target import Target, TargetRelease, TargetService
+from cloudly.store.sql import Connection
 from interfaces.desired import AppTarget, DesiredState
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from sqlite3 import Connection
 from typing import Any
 
 from cloudly.epochs import UNANNOUNCED
 from cloudly.reports import load, text
 from cloudly.store import epochs
+from cloudly.store.sql import Connection
 from cloudly.voices import FORGOTTEN_MS, Known, Standing, Superseded, Voice, lives, standing
 
 KEPT_SUPERSEDED = 100

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from sqlite3 import Connection
 
 from pydantic import ValidationError
 
 from cloudly.deployments import ORDERED
 from cloudly.problems import BadOrder
 from cloudly.store.releases import NewRelease, define_release, untellable
+from cloudly.store.sql import Connection
 from cloudly.store.targets import app_target
 from interfaces.desired import DesiredState
 
