@@ -60,7 +60,7 @@ def _health(store: Store) -> Callable[[Request], Awaitable[Response]]:
     async def health(_request: Request) -> Response:
         if store.broken:
             raise Refused("busy", "The database failed.")
-        store.version()
+        await store.version()
         return PlainTextResponse("OK")
 
     return health

@@ -72,7 +72,7 @@ def serve(settings: Settings) -> int:
         tls = open_tls(settings, world)
         if tls is not None:
             log.info("TLS (%s): %s", settings.tls_mode, described(tls.certificate))
-        store = Store.open(settings.data_dir, world)
+        store = Store.open(settings.data_dir, world, database_url=settings.database)
         closing = Closing()
         try:
             app = create_app(store, world, settings, closing=closing)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from cloudly.problems import BadSettings
 
 # fmt: off
 VARIABLES = {
     "data_dir":          ("CLOUDLY_DATA_DIR",          "/var/lib/cloudly"),
+    "database_url":      ("CLOUDLY_DATABASE_URL",      "postgresql://cloudly:PASSWORD@db.example/cloudly"),
     "host":              ("CLOUDLY_HOST",              "127.0.0.1"),
     "port":              ("CLOUDLY_PORT",              "8080"),
     "heartbeat_every_s": ("CLOUDLY_HEARTBEAT_EVERY_S", "60"),
@@ -71,6 +72,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     data_dir: Path
+    database_url: SecretStr | None = None
+    """Of a PostgreSQL database, which any number of servers share; None: SQLite in the data directory."""
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     heartbeat_every_s: float = Field(default=60.0, ge=0.05, le=86400)
@@ -96,6 +99,10 @@ class Settings(BaseModel):
     tls_key: Path | None = None
     root_ca: Path | None = None
     """What devices must trust beside the public CAs, where it is not the self-made one: a company's own root."""
+
+    @property
+    def database(self) -> str | None:
+        return None if self.database_url is None else self.database_url.get_secret_value()
 
     @property
     def tls_mode(self) -> TlsMode:

@@ -16,7 +16,7 @@ import asyncio
 import random  # noqa: TID251 - the one place where chance is made from a seed
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import anyio
 
@@ -44,6 +44,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
         def select(timeout: float | None = None) -> list[Any]:
             ready: list[Any] = really_select(0)
+            if not ready and timeout != 0:  # nobody in here has anything to do
+                ready = self._outside(really_select)
             if not ready:
                 self._pass(timeout)
             return ready
@@ -53,12 +55,33 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual_s
 
+    def _outside(self, _select: Callable[[float], list[Any]]) -> list[Any]:
+        """What comes from outside the simulation, where there is such a thing."""
+        return []
+
     def _pass(self, timeout: float | None) -> None:
         if timeout is None:
             raise NothingWillHappenError(
                 "virtual time stands still: every task waits, and no timer is set to wake one",
             )
         self._virtual_s += max(timeout, 0.0)
+
+
+class PatientLoop(VirtualLoop):
+    """One whose clock also stands while a real neighbour (a database server) is being spoken with."""
+
+    neighbours: ClassVar[list[Callable[[], bool]]] = []
+    """Each tells whether an answer of its is awaited."""
+    PATIENCE_S: Final = 60
+
+    def _outside(self, select: Callable[[float], list[Any]]) -> list[Any]:
+        for _ in range(self.PATIENCE_S):
+            if not any(speaking() for speaking in self.neighbours):
+                return []
+            ready = select(1.0)
+            if ready:
+                return ready
+        raise NothingWillHappenError(f"a real neighbour did not answer for {self.PATIENCE_S} s")
 
 
 def run_virtual(story: Callable[..., Awaitable[T]], *args: object) -> T:

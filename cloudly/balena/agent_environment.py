@@ -42,23 +42,28 @@ class AgentEnvironment:
             if (ca := _root_ca(settings, world)) is not None:
                 self._fixed["BASEOS_CLOUDLY_CA"] = base64.b64encode(ca).decode()
 
-    def completed(self, device: int, target: Target) -> Target:
+    async def completed(self, device: int, target: Target) -> Target:
         """The target with what its agent is given."""
         if target.release is None:
             return target
         services = tuple(
-            replace(one, environment=self.added_to(one.environment, one.labels, device=device))
-            for one in target.release.services
+            [
+                replace(
+                    one,
+                    environment=await self.added_to(one.environment, one.labels, device=device),
+                )
+                for one in target.release.services
+            ]
         )
         return replace(target, release=replace(target.release, services=services))
 
-    def added_to(
+    async def added_to(
         self, environment: Mapping[str, str], labels: Mapping[str, str], *, device: int
     ) -> dict[str, str]:
         """A service's environment as it is to stand in the target of that device. Raises StoreProblem, OSError."""
         if not self._fixed or labels.get(AGENT_LABEL, "").lower() not in TRUE:
             return dict(environment)
-        ticket = self._store.read(lambda db: self._tickets.of(db, device))
+        ticket = await self._store.read(lambda db: self._tickets.of(db, device))
         given = self._fixed if ticket is None else {**self._fixed, "BASEOS_JOIN_TOKEN": ticket}
         return {**given, **environment}
 

@@ -9,7 +9,8 @@ from typing import Any
 from cloudly.balena.sides import Journaled, Reported, disagreements, read_reported
 from cloudly.reports import load, mapping, text
 from cloudly.store import reading
-from cloudly.store.store import Store
+from cloudly.store.devices import Devices
+from cloudly.store.sql import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,12 @@ class BothSides:
     disagreements: tuple[str, ...]
 
 
-def both_sides(store: Store, row: Mapping[str, Any], now_ms: int) -> BothSides:
+def both_sides(db: Connection, devices: Devices, row: Mapping[str, Any], now_ms: int) -> BothSides:
     """`row` is one of `reading.NODES`."""
-    said = store.devices.said(row["id"])
-    reported = None if said is None else read_reported(said, store.app_uuid)
+    said = devices.said(db, row["id"])
+    reported = None if said is None else read_reported(said, devices.app_uuid)
     wanted = row["wanted_release"]
-    images = {} if wanted is None else store.read(lambda db: reading.images(db, wanted))
+    images = {} if wanted is None else reading.images(db, wanted)
     journaled = read_journaled(row, images)
     return BothSides(journaled, reported, disagreements(journaled, reported, now_ms=now_ms))
 

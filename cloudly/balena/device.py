@@ -61,7 +61,7 @@ class Device:
         ]
 
     async def set_variable(self, request: Request) -> Response:
-        supervisor = self._door.supervisor(request)
+        supervisor = await self._door.supervisor(request)
         told = await self._door.json(request, VARIABLE)
         _own(supervisor, told.device)
         if not CONFIG_NAME.fullmatch(told.name):
@@ -72,19 +72,19 @@ class Device:
         return JSONResponse({**told.model_dump(), "id": number}, 201)
 
     async def set_name(self, request: Request) -> Response:
-        supervisor = self._door.supervisor(request)
+        supervisor = await self._door.supervisor(request)
         _own(supervisor, device_of(request))
         told = await self._door.json(request, NAME)
         await self._door.store.devices.set_name(supervisor, told.device_name)
         return PlainTextResponse("OK")
 
     async def tags(self, request: Request) -> Response:
-        supervisor = self._door.supervisor(request)
+        supervisor = await self._door.supervisor(request)
         _own(supervisor, asked_device(request.query_params))
-        return JSONResponse({"d": self._door.store.devices.tags(supervisor.device)})
+        return JSONResponse({"d": await self._door.store.devices.tags(supervisor.device)})
 
     async def set_tags(self, request: Request) -> Response:
-        supervisor = self._door.supervisor(request)
+        supervisor = await self._door.supervisor(request)
         told = await self._door.json(request, TAGS)
         if list(told) != [supervisor.uuid]:
             raise Refused("node-mismatch", status=401)

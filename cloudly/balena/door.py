@@ -54,10 +54,10 @@ class Door:
     def now_ms(self) -> int:
         return now_ms(self.world)
 
-    def supervisor(self, request: Request) -> Supervisor:
+    async def supervisor(self, request: Request) -> Supervisor:
         """Raises Refused (node-unknown, node-revoked)."""
         key = self.key(request)
-        device, uuid = self.store.authenticate_device(key)
+        device, uuid = await self.store.authenticate_device(key)
         self.store.devices.seen(device, self.now_ms())
         return Supervisor(device, uuid, fingerprint(key))
 

@@ -62,7 +62,7 @@ class LogStreamApi:
         gunzip = Gunzip() if is_gzip(request) else None
         peer = request.client.host if request.client is not None else ""
         body = Body(request.receive)
-        with self._watch.entered(request.path_params["uuid"], key, peer, body) as place:
+        async with self._watch.entered(request.path_params["uuid"], key, peer, body) as place:
             reader = Reader(place, self._watch, self._world, gunzip)
             async with create_task_group() as tasks:
                 tasks.start_soon(body.pump)
@@ -91,7 +91,7 @@ class Reader:
         place, body = self._place, self._place.body
         while True:
             await body.news(self._watch.rest_s(place))
-            self._watch.look(place)
+            await self._watch.look(place)
             if place.end is not None:
                 return await self._last(place.end)
             if not place.admitted:
@@ -163,7 +163,7 @@ class Reader:
             if left_s <= 0 and logs.has_room(place.uuid):
                 return
             await self._world.sleep(min(LOOK_EVERY_S, max(left_s, LOOK_EVERY_S / 4)))
-            self._watch.look(place)
+            await self._watch.look(place)
             logs.write()
 
     def _take(self, piece: bytes) -> float:

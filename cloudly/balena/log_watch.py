@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -85,13 +85,14 @@ class Watch:
         self._serials = count(1)
         self._asked_at_s = 0.0
 
-    @contextmanager
-    def entered(self, uuid: str, key: str, peer: str, body: Body) -> Iterator[Place]:
+    @asynccontextmanager
+    async def entered(self, uuid: str, key: str, peer: str, body: Body) -> AsyncIterator[Place]:
         """A place among the open streams. Raises Refused (node-unknown, node-revoked, node-mismatch, busy)."""
-        if self._closing.now or len(self._open) >= MOST_OPEN:
-            raise Refused("busy", "Too many log streams are open, or the server is about to stop.")
+        self._check_room()
         place = Place(next(self._serials), uuid, key, peer, body, self._world.monotonic())
-        if self._is_known(place):
+        known = await self._is_known(place)
+        self._check_room()  # others may have come meanwhile
+        if known:
             self._admit(place)
         else:
             self._check_held(place)
@@ -101,11 +102,15 @@ class Watch:
         finally:
             self._leave(place)
 
+    def _check_room(self) -> None:
+        if self._closing.now or len(self._open) >= MOST_OPEN:
+            raise Refused("busy", "Too many log streams are open, or the server is about to stop.")
+
     def rest_s(self, place: Place) -> float:
         """How long this stream may wait for its own news."""
         return LOOK_EVERY_S if self._leads(place) else ASLEEP_S
 
-    def look(self, place: Place) -> None:
+    async def look(self, place: Place) -> None:
         """Look around for all, if it is this one's turn: write what is due, end what must end."""
         if not self._leads(place):
             return
@@ -115,7 +120,7 @@ class Watch:
         now_s = self._world.monotonic()
         if now_s - self._asked_at_s >= ASK_EVERY_S:
             self._asked_at_s = now_s
-            self._ask(now_s)
+            await self._ask(now_s)
         self.logs.write()
 
     def pace(self, node_id: str) -> Pace:
@@ -141,12 +146,14 @@ class Watch:
         elif led:
             next(iter(self._open.values())).body.call()
 
-    def _ask(self, now_s: float) -> None:
+    async def _ask(self, now_s: float) -> None:
         for place in list(self._open.values()):
             try:
-                known = self._is_known(place)
+                known = await self._is_known(place)
             except Refused as refused:
                 self._end(place, refused)
+                continue
+            if place.serial not in self._open:  # it left meanwhile
                 continue
             if known and not place.admitted:
                 self._admit(place)
@@ -156,10 +163,10 @@ class Watch:
             elif now_s - place.since_s >= SILENT_FOR_S:
                 self._end(place, Refused("busy", "Nothing came for hours."))
 
-    def _is_known(self, place: Place) -> bool:
+    async def _is_known(self, place: Place) -> bool:
         """Whether it is this device's key; False: it is nobody's. Raises Refused."""
         try:
-            _, uuid = self._store.authenticate_device(place.key)
+            _, uuid = await self._store.authenticate_device(place.key)
         except Refused as refused:
             if refused.problem.code == "node-unknown":
                 return False

@@ -70,7 +70,7 @@ class Registration:
         ]
 
     async def register(self, request: Request) -> Response:
-        join_token = join_token_of(request, self._door.store)
+        join_token = await join_token_of(request, self._door.store)
         asked = await self._door.json(request, REGISTRATION)
         ask = DeviceAsk(
             join_token=join_token,
@@ -90,7 +90,7 @@ class Registration:
         """`GET /v7/device?$select=id&$filter=uuid eq '…'`, with the device key or with the join token."""
         key, uuid = self._door.key(request), asked_uuid(request.query_params)
         now_ms = self._door.now_ms()
-        device = self._door.store.devices.find(uuid, key, now_ms=now_ms)
+        device = await self._door.store.devices.find(uuid, key, now_ms=now_ms)
         if device is not None:
             self._found[device, fingerprint(key)] = now_ms
             while len(self._found) > MOST_FOUND:
@@ -98,13 +98,13 @@ class Registration:
         return JSONResponse({"d": [] if device is None else [{"id": device}]})
 
     async def exchange_key(self, request: Request) -> Response:
-        join_token = join_token_of(request, self._door.store)
+        join_token = await join_token_of(request, self._door.store)
         asked = await self._door.json(request, EXCHANGE)
         key, device = asked.api_key.get_secret_value(), device_of(request)
         found_at_ms = self._found.get((device, fingerprint(join_token)))
         if found_at_ms is None or self._door.now_ms() - found_at_ms > FOUND_FOR_MS:
             raise Refused("node-unknown", "It is looked up by its uuid first.")
-        uuid = self._door.store.devices.uuid_of(device)
+        uuid = await self._door.store.devices.uuid_of(device)
         ask = DeviceAsk(
             join_token=join_token,
             node_id=uuid,

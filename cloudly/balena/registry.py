@@ -63,7 +63,7 @@ class RegistryTokens:
         if request.method == "POST":
             raise Refused("not-found", "Tokens are asked for with GET.")
         try:
-            asker = self._asker(request.headers.get("authorization"), self._service)
+            asker = await self._asker(request.headers.get("authorization"), self._service)
         except Refused as refused:
             return _who_are_you(refused)
         scopes = scopes_of(request, self._service)
@@ -91,24 +91,26 @@ class RegistryTokens:
         )
         return {"token": token, "access_token": token, "expires_in": TOKEN_S}
 
-    def _asker(self, authorization: str | None, host: str) -> Asker:
+    async def _asker(self, authorization: str | None, host: str) -> Asker:
         """Who asks, and what that one may have. Raises Refused."""
         name, password = basic(authorization)
         if not name.startswith(DEVICE):
-            publisher = self._store.read(lambda db: publishers.authenticate(db, name, password))
+            publisher = await self._store.read(
+                lambda db: publishers.authenticate(db, name, password)
+            )
             if publisher is None:
                 raise Refused("login-unknown")
             return Asker(name, publisher_may(publisher.prefix))
-        node, uuid = self._device(password)
+        node, uuid = await self._device(password)
         if name != DEVICE + uuid:
             raise Refused("login-unknown")
-        release = self._store.read(lambda db: target_of(db, node)).release
+        release = (await self._store.read(lambda db: target_of(db, node))).release
         images = [service.image for service in release.services] if release else []
         return Asker(name, device_may(images, host))
 
-    def _device(self, key: str) -> tuple[int, str]:
+    async def _device(self, key: str) -> tuple[int, str]:
         try:
-            return self._store.authenticate_device(key)
+            return await self._store.authenticate_device(key)
         except Refused as refused:
             if refused.problem.code == "node-unknown":
                 raise Refused("login-unknown") from None

@@ -32,11 +32,11 @@ class State:
         ]
 
     async def target(self, request: Request) -> Response:
-        supervisor = self._door.supervisor(request)
+        supervisor = await self._door.supervisor(request)
         if request.path_params["uuid"] != supervisor.uuid:
             raise Refused("node-mismatch", status=401)
         store = self._door.store
-        body, tag = store.devices.target(supervisor.device, supervisor.uuid)
+        body, tag = await store.devices.target(supervisor.device, supervisor.uuid)
         await store.save_presence_if_due()
         if matches(request.headers.get("if-none-match"), tag):
             return Response(status_code=304, headers={"etag": tag})
@@ -44,7 +44,7 @@ class State:
 
     async def report(self, request: Request) -> Response:
         """`PATCH /device/v3/state`; 200 when it is merged and, but for measurements, durable."""
-        supervisor, began = self._door.supervisor(request), next(self._began)
+        began, supervisor = next(self._began), await self._door.supervisor(request)
         difference = read_report(await self._door.body(request), supervisor.uuid)
         if began < self._taken.get(supervisor.device, 0):
             raise Refused("busy", "A later report was taken already.")

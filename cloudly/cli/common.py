@@ -39,9 +39,10 @@ def opened(data_dir: Path | None) -> Iterator[Store]:
     from cloudly.store.store import Store
     from interfaces.world import RealWorld
 
-    where = settings_of(data_dir).data_dir
-    is_new = not (where / "cloudly.db").exists()
-    store = Store.open(where, RealWorld(), serves=False)
+    settings = settings_of(data_dir)
+    where = settings.data_dir
+    is_new = settings.database is None and not (where / "cloudly.db").exists()
+    store = Store.open(where, RealWorld(), serves=False, database_url=settings.database)
     if is_new:
         typer.echo(f"cloudly: {where} had no database, now it has an empty one", err=True)
     try:

@@ -37,12 +37,12 @@ def diagnose(
 
     world = RealWorld()
     with opened(data_dir) as store:
-        number = store.read(lambda db: reading.find(db, node))["id"]
+        number = store.read_now(lambda db: reading.find(db, node))["id"]
         if not last:
             asked = new_id(world)
             store.write_now(lambda db: diagnoses.ask(db, number, asked, now_ms=now_ms(world)))
             anyio.run(_wait, store, world, number, wait)
-        found = store.read(lambda db: diagnoses.newest(db, number, limit=1))
+        found = store.read_now(lambda db: diagnoses.newest(db, number, limit=1))
     if not found:
         typer.echo("no diagnosis was asked of this node yet")
         raise typer.Exit(1)
@@ -55,7 +55,7 @@ async def _wait(store: Store, world: World, node: int, wait_s: float) -> None:
 
     until = world.monotonic() + wait_s
     while world.monotonic() < until:
-        (newest,) = store.read(lambda db: diagnoses.newest(db, node, limit=1))
+        (newest,) = store.read_now(lambda db: diagnoses.newest(db, node, limit=1))
         if newest["answered_at_ms"] is not None:
             return
         await world.sleep(LOOK_EVERY_S)

@@ -44,7 +44,7 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     from cloudly.store import fleets
 
     with opened(data_dir) as store:
-        rows = [dict(row) for row in store.read(fleets.listed)]
+        rows = [dict(row) for row in store.read_now(fleets.listed)]
     if as_json:
         print_json(
             [{key: row[key] for key in row if key not in {"policy", "release"}} for row in rows]
@@ -69,7 +69,7 @@ def move(node: NodeArgument, fleet: FleetArgument, *, data_dir: DataDir = None) 
 
     world = RealWorld()
     with opened(data_dir) as store:
-        row = store.read(lambda db: reading.find(db, node))
+        row = store.read_now(lambda db: reading.find(db, node))
         move_it = partial(fleets.move, new_id=partial(new_id, world), now_ms=now_ms(world))
         moved = store.write_now(lambda db: move_it(db, row["id"], fleets.find(db, fleet)))
     what = moved.why or f"generation {moved.generation}"

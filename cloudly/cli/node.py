@@ -35,8 +35,8 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
     now, every_s = now_ms(RealWorld()), settings_of(data_dir).heartbeat_every_s
     with opened(data_dir) as store:
-        versions = store.read(reading.versions)
-        rows = store.read(reading.nodes)
+        versions = store.read_now(reading.versions)
+        rows = store.read_now(reading.nodes)
     views = [node_view(dict(row), versions=versions, now_ms=now, every_s=every_s) for row in rows]
     if as_json:
         print_json([asdict(view) for view in views])
@@ -64,11 +64,11 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
 
     now, every_s = now_ms(RealWorld()), settings_of(data_dir).heartbeat_every_s
     with opened(data_dir) as store:
-        row = store.read(lambda db: reading.find(db, node))
-        versions = store.read(reading.versions)
+        row = store.read_now(lambda db: reading.find(db, node))
+        versions = store.read_now(reading.versions)
         number = row["id"]
         parts: dict[str, list[dict[str, Any]]] = {
-            name: [dict(one) for one in store.read(partial(question, node_n=number))]
+            name: [dict(one) for one in store.read_now(partial(question, node_n=number))]
             for name, question in (
                 ("deployments", reading.deployments),
                 ("never_again", reading.never_again),
@@ -78,7 +78,7 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
                 ("transitions", reading.transitions),
             )
         }
-        both = both_sides(store, dict(row), now)
+        both = store.read_now(lambda db: both_sides(db, store.devices, dict(row), now))
     view = node_view(dict(row), versions=versions, now_ms=now, every_s=every_s)
     if as_json:
         sides = {
@@ -105,7 +105,7 @@ def revoke(node: NodeArgument, *, data_dir: DataDir = None) -> None:
     from interfaces.world import RealWorld, now_ms
 
     with opened(data_dir) as store:
-        row = store.read(lambda db: reading.find(db, node))
+        row = store.read_now(lambda db: reading.find(db, node))
         store.write_now(
             lambda db: (
                 db.execute(
@@ -122,7 +122,7 @@ def acknowledge(node: NodeArgument, *, data_dir: DataDir = None) -> None:
     from cloudly.store import reading, voices
 
     with opened(data_dir) as store:
-        row = store.read(lambda db: reading.find(db, node))
+        row = store.read_now(lambda db: reading.find(db, node))
         known = store.write_now(lambda db: voices.acknowledge(db, row["id"]))
     typer.echo(
         f"node {row['node_id']}: "

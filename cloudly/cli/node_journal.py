@@ -76,8 +76,8 @@ def journal(  # noqa: PLR0913 - options of a command
         heartbeats or (stream or "").startswith("heartbeat"),
     )
     with opened(data_dir) as store:
-        row = store.read(lambda db: reading.find(db, node))
-        chapters = store.read(lambda db: _chapters(db, row["id"], asked, epoch, count))
+        row = store.read_now(lambda db: reading.find(db, node))
+        chapters = store.read_now(lambda db: _chapters(db, row["id"], asked, epoch, count))
     if as_json:
         print_json([asdict(one) for one in chapters])
         return
@@ -129,7 +129,7 @@ def _chapters(
         taken, rest = found[:left], found[left:]
         above = rest[0].n if rest else -1
         gaps = (
-            story.gaps_between(db, node, row["n"], above=above, below=story.END, limit=-1)
+            story.gaps_between(db, node, row["n"], above=above, below=story.END, limit=story.END)
             if asked.is_all
             else []
         )
@@ -220,10 +220,10 @@ def gaps(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
     from interfaces.why import when
 
     with opened(data_dir) as store:
-        row = store.read(lambda db: reading.find(db, node))
-        missing = store.read(lambda db: story.gaps(db, row["id"]))
-        branches = store.read(lambda db: story.branch_gaps(db, row["id"]))
-        epochs = store.read(lambda db: story.epochs(db, row["id"]))
+        row = store.read_now(lambda db: reading.find(db, node))
+        missing = store.read_now(lambda db: story.gaps(db, row["id"]))
+        branches = store.read_now(lambda db: story.branch_gaps(db, row["id"]))
+        epochs = store.read_now(lambda db: story.epochs(db, row["id"]))
     rows = [one | {"branch": False} for one in missing] + [
         one | {"branch": True} for one in branches
     ]
@@ -279,9 +279,13 @@ def export_journal(node: NodeArgument, *, data_dir: DataDir = None) -> None:
     from cloudly.store import reading
 
     with opened(data_dir) as store:
-        row = store.read(lambda db: reading.find(db, node))
-        for line in store.read(lambda db: lines(db, row["id"], row["node_id"])):
-            typer.echo(json.dumps(line, ensure_ascii=True, separators=(",", ":")))
+        row = store.read_now(lambda db: reading.find(db, node))
+
+        def told(db: Connection) -> None:
+            for line in lines(db, row["id"], row["node_id"]):
+                typer.echo(json.dumps(line, ensure_ascii=True, separators=(",", ":")))
+
+        store.read_now(told)
 
 
 def verify_journal(
@@ -292,8 +296,8 @@ def verify_journal(
     from cloudly.store import reading
 
     with opened(data_dir) as store:
-        row = store.read(lambda db: reading.find(db, node))
-        checks = store.read(lambda db: list(verify(db, row["id"])))
+        row = store.read_now(lambda db: reading.find(db, node))
+        checks = store.read_now(lambda db: list(verify(db, row["id"])))
     if as_json:
         print_json([asdict(one) for one in checks])
     else:

@@ -61,7 +61,7 @@ def logs(  # noqa: PLR0913 - options of a command
     oldest_ms = now - LogBounds.of(settings).keep_ms
     since_ms = oldest_ms if since is None else max(oldest_ms, moment_ms(since, now))
     with opened(data_dir) as store:
-        row = store.read(lambda db: reading.find(db, node))
+        row = store.read_now(lambda db: reading.find(db, node))
         wanted = _wanted(store, service, since_ms, grep or "", system=system)
         printer = _printer(store, as_json=as_json)
         with _readable(), _quietly():
@@ -78,7 +78,7 @@ def _wanted(store: Store, service: str | None, since_ms: int, text: str, *, syst
     from cloudly.store import reading
     from cloudly.store.log_reading import Wanted
 
-    names = {name: number for number, name in store.read(reading.services).items()}
+    names = {name: number for number, name in store.read_now(reading.services).items()}
     if service is not None and service not in names:
         known = ", ".join(sorted(names)) or "none yet"
         raise BadOrder(f"there is no service {service!r}; known are {known}")
@@ -145,12 +145,12 @@ def _printer(store: Store, *, as_json: bool) -> Callable[[Kept], None]:
     from cloudly.log_view import log_view
     from cloudly.store import reading
 
-    services = store.read(reading.services)
+    services = store.read_now(reading.services)
 
     def as_line(kept: Kept) -> None:
         nonlocal services
         if kept.line.service is not None and kept.line.service not in services:
-            services = store.read(reading.services)
+            services = store.read_now(reading.services)
         view = log_view(kept, services)
         typer.echo(json.dumps(_fields(kept, view)) if as_json else _text(view))
 

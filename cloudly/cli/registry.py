@@ -146,7 +146,7 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     from interfaces.world import RealWorld, now_ms
 
     with opened(data_dir) as store:
-        known = store.read(listed)
+        known = store.read_now(listed)
     if as_json:
         print_json([asdict(one) for one in known])
         return

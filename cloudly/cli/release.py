@@ -208,7 +208,7 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     from cloudly.store import reading
 
     with opened(data_dir) as store:
-        rows = [dict(row) for row in store.read(reading.releases)]
+        rows = [dict(row) for row in store.read_now(reading.releases)]
     for row in rows:
         row["images"] = json.loads(row["images"])
     if as_json:

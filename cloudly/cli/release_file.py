@@ -86,7 +86,7 @@ def create(
     new = composed_release(composed, version, release)
     with opened(data_dir) as store:
         store.write_now(lambda db: define_release(db, new, now_ms(RealWorld())))
-        again = store.read(lambda db: used_again(db, new))
+        again = store.read_now(lambda db: used_again(db, new))
     if as_json:
         made = {"release": new.commit, "version": version, "images": new.images}
         print_json(made | {"warnings": _rows(composed.warnings), "used_again": again})
@@ -110,11 +110,11 @@ def show(
     from cloudly.store.releases import find_release, sample_target
 
     with opened(data_dir) as store:
-        number = store.read(lambda db: find_release(db, release))
+        number = store.read_now(lambda db: find_release(db, release))
         if target:
-            print_json(store.read(lambda db: sample_target(db, number, store.app_uuid)))
+            print_json(store.read_now(lambda db: sample_target(db, number, store.app_uuid)))
             return
-        found = store.read(lambda db: _described(db, number))
+        found = store.read_now(lambda db: _described(db, number))
     if as_json:
         print_json(found)
         return

@@ -50,7 +50,7 @@ def create(  # noqa: PLR0913 - options of a command
     now = now_ms(world)
     expires_at_ms = now + lasts_s * 1000 if lasts_s else None
     with opened(data_dir) as store:
-        into = store.read(lambda db: fleets.find(db, fleet))["id"]
+        into = store.read_now(lambda db: fleets.find(db, fleet))["id"]
         new = NewToken(new_join_token(world), name, uses, now, expires_at_ms, into)
         number = store.write_now(lambda db: create_token(db, new))
     if as_json:
@@ -70,7 +70,7 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
     now = now_ms(RealWorld())
     with opened(data_dir) as store:
-        rows = [dict(row) for row in store.read(listed)]
+        rows = [dict(row) for row in store.read_now(listed)]
     for row in rows:
         row["state"] = token_state(row, now)
     if as_json:

@@ -67,8 +67,8 @@ class DeviceApi:
         ]
 
     async def register(self, request: Request) -> Response:
-        ticket = self._ticket_of(request)
-        join_token = "" if ticket else join_token_of(request, self._store)
+        ticket = await self._ticket_of(request)
+        join_token = "" if ticket else await join_token_of(request, self._store)
         asked = parse(RegisterRequest, await self._body(request, MAX_REGISTER))
         enrolled = await self._store.enroll(
             Ask(
@@ -97,7 +97,7 @@ class DeviceApi:
         return json_answer(answer, 201)
 
     async def heartbeat(self, request: Request) -> Response:
-        caller = self._caller(request)
+        caller = await self._caller(request)
         beat = parse(HeartbeatRequest, await self._body(request, MAX_HEARTBEAT))
         if beat.node_id != caller.node_id:
             raise Refused("node-mismatch")
@@ -105,12 +105,14 @@ class DeviceApi:
         heads = _heads(beat)
         caller = await self._store.beat(_beat(caller, beat, heads, at_ms))
         acks, heard = (
-            ((), ()) if beat.epoch is None else self._store.known_of(caller.node, beat.epoch, heads)
+            ((), ())
+            if beat.epoch is None
+            else await self._store.known_of(caller.node, beat.epoch, heads)
         )
         answer = HeartbeatAnswer(
             incarnation=self._store.incarnation,
             server_time_ms=at_ms,
-            desired=self._store.desired(caller),
+            desired=await self._store.desired(caller),
             heartbeat_every_s=self._settings.heartbeat_every_s,
             diagnosis=caller.diagnosis,
             acks=acks,
@@ -119,7 +121,7 @@ class DeviceApi:
         return json_answer(answer)
 
     async def journal(self, request: Request) -> Response:
-        caller = self._caller(request)
+        caller = await self._caller(request)
         batch = decode(await self._body(request, MAX_JOURNAL))
         ack = await self._store.ingest(caller.node, batch, now_ms=now_ms(self._world))
         answer = JournalAnswer(
@@ -129,30 +131,30 @@ class DeviceApi:
         )
         return json_answer(answer)
 
-    def _ticket_of(self, request: Request) -> int | None:
+    async def _ticket_of(self, request: Request) -> int | None:
         """Whose enrollment ticket a request comes with; None: it comes with none."""
         presented = bearer(request.headers.get("authorization"))
         if presented is None:
             return None
-        return self._store.read(lambda db: self._tickets.node_of(db, presented))
+        return await self._store.read(lambda db: self._tickets.node_of(db, presented))
 
-    def _caller(self, request: Request) -> Caller:
+    async def _caller(self, request: Request) -> Caller:
         token = bearer(request.headers.get("authorization"))
         if token is None:
             raise Refused("node-unknown")
         token_hash = fingerprint(token)
-        return self._store.authenticate(token_hash)
+        return await self._store.authenticate(token_hash)
 
     async def _body(self, request: Request, limit: int) -> bytes:
         return await read_body(request, limit=limit, deadline_s=self._settings.body_deadline_s)
 
 
-def join_token_of(request: Request, store: Store) -> str:
+async def join_token_of(request: Request, store: Store) -> str:
     """The join token that a request comes with, if it is one. Raises Refused."""
     join_token = bearer(request.headers.get("authorization"))
     if join_token is None:
         raise Refused("token-unknown")
-    store.check_join_token(join_token)
+    await store.check_join_token(join_token)
     return join_token
 
 

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -36,19 +36,19 @@ class Live:
         self._closing = closing
         self.open = 0
 
-    def stream(self, request: Request, changes: Callable[[], str | None]) -> Response:
+    def stream(self, request: Request, changes: Callable[[], Awaitable[str | None]]) -> Response:
         """Events with what `changes` returns at each look; None: nothing changed. Raises Refused."""
         if self.open >= MOST:
             raise Refused("busy", "Too many live pages are open.")
         return _Stream(self, self._events(request, changes))
 
     async def _events(
-        self, request: Request, changes: Callable[[], str | None]
+        self, request: Request, changes: Callable[[], Awaitable[str | None]]
     ) -> AsyncIterator[str]:
         yield ": live\n\n"
         looks = 0
         while not self._closing.now and not await request.is_disconnected():
-            html = changes()
+            html = await changes()
             looks += 1
             if html is not None:
                 yield event(html)

@@ -128,30 +128,30 @@ class LogsPage:
         ]
 
     async def logs(self, request: Request) -> Response:
-        node_id, look = self._asked(request)
+        node_id, look = await self._asked(request)
         found = await self._search(node_id, look)
         now = now_ms(self._world)
-        names = sorted(self._store.read(reading.services).values())
+        names = sorted((await self._store.read(reading.services)).values())
         body = self._pages.render(
             "logs.html",
             now,
             incarnation=self._store.incarnation,
             names=names,
             spans=SPANS,
-            **self._shown(node_id, look, found),
+            **await self._shown(node_id, look, found),
         )
         return HTMLResponse(body, headers={"cache-control": "no-store"})
 
     async def logs_live(self, request: Request) -> Response:
-        node_id, look = self._asked(request)
+        node_id, look = await self._asked(request)
         look = replace(look, before_n=None)
-        wanted, newest = self._wanted(look), self._logs.newest(node_id)
+        wanted, newest = await self._wanted(look), self._logs.newest(node_id)
         found = await self._search(node_id, look)
         lines = deque(found.lines, LINES)
         seen_n = max([newest, *(kept.n for kept in found.lines[:1])])
         first = [True]
 
-        def changes() -> str | None:
+        async def changes() -> str | None:
             nonlocal seen_n, newest
             now_newest = self._logs.newest(node_id)
             if now_newest == newest and not first[0]:
@@ -166,25 +166,25 @@ class LogsPage:
             older_n = lines[-1].n if len(lines) == LINES else found.older_n
             shown = replace(found, lines=tuple(lines), older_n=older_n)
             return self._pages.render(
-                "_logs.html", now_ms(self._world), **self._shown(node_id, look, shown)
+                "_logs.html", now_ms(self._world), **await self._shown(node_id, look, shown)
             )
 
         return self._live.stream(request, changes)
 
-    def _asked(self, request: Request) -> tuple[str, LogLook]:
+    async def _asked(self, request: Request) -> tuple[str, LogLook]:
         """Raises Refused (not-found)."""
         only_here(request, self._settings)
         node_id = request.path_params["node_id"]
-        if self._store.read(lambda db: reading.node(db, node_id)) is None:
+        if await self._store.read(lambda db: reading.node(db, node_id)) is None:
             raise Refused("not-found")
         return node_id, look_of(request.query_params)
 
-    def _wanted(self, look: LogLook) -> Wanted:
+    async def _wanted(self, look: LogLook) -> Wanted:
         now = now_ms(self._world)
         since_ms = now - self._logs.bounds.keep_ms
         if look.since:
             since_ms = max(since_ms, now - int(look.since[:-1]) * UNIT_MS[look.since[-1]])
-        services = self._store.read(reading.services)
+        services = await self._store.read(reading.services)
         numbers = [number for number, name in services.items() if name == look.service]
         service = (numbers or [-1])[0] if look.service else None
         return Wanted(service, look.system, look.text, since_ms)
@@ -198,7 +198,7 @@ class LogsPage:
             if db is None:
                 return Found()
             before_n = END if look.before_n is None else look.before_n
-            wanted = self._wanted(look)
+            wanted = await self._wanted(look)
             for piece in log_reading.pieces(db, node_id, wanted, before_n=before_n):
                 lines += piece.lines
                 looked_at += piece.looked_at
@@ -227,9 +227,9 @@ class LogsPage:
             self._logs.unreadable(problem)
             return []
 
-    def _shown(self, node_id: str, look: LogLook, found: Found) -> dict[str, Any]:
-        services = self._store.read(reading.services)
-        row = self._store.read(lambda db: reading.node(db, node_id))
+    async def _shown(self, node_id: str, look: LogLook, found: Found) -> dict[str, Any]:
+        services = await self._store.read(reading.services)
+        row = await self._store.read(lambda db: reading.node(db, node_id))
         name = "" if row is None else row["hostname"]
         return {
             "node": {"node_id": node_id, "name": name or node_id[:12]},

@@ -26,6 +26,7 @@ from cloudly.problems import Refused
 from cloudly.reports import facts, load, waiting_of
 from cloudly.settings import Settings, is_loopback
 from cloudly.store import diagnoses, reading, story
+from cloudly.store.sql import Connection
 from cloudly.store.store import Store
 from cloudly.views import NodeView, asks_operator, diagnosis_view, fence_notice, node_view
 from interfaces.world import World, now_ms
@@ -115,20 +116,20 @@ class Page:
 
     async def nodes(self, request: Request) -> Response:
         self._only_here(request)
-        fleet = self._fleet()
+        fleet = await self._store.read(self._fleet)
         return self._html(
             "nodes.html", nodes=fleet.nodes, host=request.headers.get("host", ""), **fleet.summary()
         )
 
     async def nodes_live(self, request: Request) -> Response:
         self._only_here(request)
-        shown = {node.number: node for node in self._fleet().nodes}
+        shown = {node.number: node for node in (await self._store.read(self._fleet)).nodes}
         seen: list[object] = [None]
 
-        def changes() -> str | None:
-            if not self._moved(seen):
+        async def changes() -> str | None:
+            if not await self._moved(seen):
                 return None
-            fleet = self._fleet()
+            fleet = await self._store.read(self._fleet)
             changed = [node for node in fleet.nodes if shown.get(node.number) != node]
             shown.update({node.number: node for node in changed})
             return (
@@ -140,18 +141,18 @@ class Page:
     async def node(self, request: Request) -> Response:
         self._only_here(request)
         node_id, look = request.path_params["node_id"], look_of(request.query_params)
-        return self._html("node.html", look=look, **self._node(node_id, look))
+        return self._html("node.html", look=look, **await self._shown(node_id, look))
 
     async def node_live(self, request: Request) -> Response:
         self._only_here(request)
         node_id, look = request.path_params["node_id"], look_of(request.query_params)
-        before: list[object] = [self._node(node_id, look)]
+        before: list[object] = [await self._shown(node_id, look)]
         seen: list[object] = [None]
 
-        def changes() -> str | None:
-            if not self._moved(seen):
+        async def changes() -> str | None:
+            if not await self._moved(seen):
                 return None
-            shown = self._node(node_id, look)
+            shown = await self._shown(node_id, look)
             if shown == before[0]:
                 return None
             before[0] = shown
@@ -167,21 +168,20 @@ class Page:
         body = self.pages.render(template, now, incarnation=self._store.incarnation, **values)
         return HTMLResponse(body, headers={"cache-control": "no-store"})
 
-    def _moved(self, seen: list[object]) -> bool:
+    async def _moved(self, seen: list[object]) -> bool:
         """Whether something may look different now: the store moved, or time did enough to turn a node late."""
         tick = int(self._world.monotonic() / max(1.0, self._settings.heartbeat_every_s / 4))
-        current = (self._store.version(), tick)
+        current = (await self._store.version(), tick)
         moved, seen[0] = current != seen[0], current
         return moved
 
     def _only_here(self, request: Request) -> None:
         only_here(request, self._settings)
 
-    def _fleet(self) -> Fleet:
-        rows = self._store.read(lambda db: reading.nodes(db, limit=SHOWN))
-        versions = self._store.read(reading.versions)
-        total = self._store.read(reading.count_nodes)
-        return Fleet(tuple(self._view(row, versions) for row in rows), total)
+    def _fleet(self, db: Connection) -> Fleet:
+        rows, versions = reading.nodes(db, limit=SHOWN), reading.versions(db)
+        views = tuple(self._view(row, versions) for row in rows)
+        return Fleet(views, reading.count_nodes(db))
 
     def _view(self, row: Any, versions: dict[str, str]) -> NodeView:
         return node_view(
@@ -199,14 +199,16 @@ class Page:
             fresh["last_seen_at_ms"], fresh["reported"] = unsaved
         return fresh
 
-    def _node(self, node_id: str, look: Look) -> dict[str, Any]:
+    async def _shown(self, node_id: str, look: Look) -> dict[str, Any]:
+        return await self._store.read(lambda db: self._node(db, node_id, look))
+
+    def _node(self, db: Connection, node_id: str, look: Look) -> dict[str, Any]:
         """All that the node's page shows. Raises Refused (not-found)."""
-        row = self._store.read(lambda db: reading.node(db, node_id))
+        row = reading.node(db, node_id)
         if row is None:
             raise Refused("not-found")
         number, reported = row["id"], load(self._fresh(row)["reported"])
-        read = self._store.read
-        versions = read(reading.versions)
+        versions = reading.versions(db)
         return {
             "node": self._view(row, versions),
             "versions": versions,
@@ -214,20 +216,17 @@ class Page:
             "notice": fence_notice(dict(row), now_ms(self._world)),
             "waiting": waiting_of(reported),
             "facts": facts(dict(row), reported),
-            "both": both_sides(self._store, self._fresh(row), now_ms(self._world)),
+            "both": both_sides(db, self._store.devices, self._fresh(row), now_ms(self._world)),
             "last_good": row["last_good"],
             "diagnoses": [
-                diagnosis_view(dict(one))
-                for one in read(lambda db: diagnoses.newest(db, number, limit=1))
+                diagnosis_view(dict(one)) for one in diagnoses.newest(db, number, limit=1)
             ],
-            "story": read(
-                lambda db: story.page(
-                    db, number, before=look.before, limit=FACTS, heartbeats=look.heartbeats
-                )
+            "story": story.page(
+                db, number, before=look.before, limit=FACTS, heartbeats=look.heartbeats
             ),
-            "deployments": [dict(one) for one in read(lambda db: reading.deployments(db, number))],
-            "never_again": [dict(one) for one in read(lambda db: reading.never_again(db, number))],
-            "enrollments": [dict(one) for one in read(lambda db: reading.enrollments(db, number))],
-            "lanes": [dict(one) for one in read(lambda db: reading.lanes(db, number))],
+            "deployments": [dict(one) for one in reading.deployments(db, number)],
+            "never_again": [dict(one) for one in reading.never_again(db, number)],
+            "enrollments": [dict(one) for one in reading.enrollments(db, number)],
+            "lanes": [dict(one) for one in reading.lanes(db, number)],
             "reported": json.dumps(reported, indent=2, ensure_ascii=False),
         }

@@ -119,7 +119,7 @@ def read_token(file: Path) -> str:
 
 def known_token(store: Store, text: str, world: World) -> Token:
     """A token that can still enroll somebody. Raises BadOrder."""
-    row = store.read(lambda db: join_tokens.find(db, text))
+    row = store.read_now(lambda db: join_tokens.find(db, text))
     if row is None:
         raise BadOrder("this Cloudly does not know that join token: `cloudly token list`")
     if why := unusable(dict(row), now_ms(world)):
@@ -129,7 +129,7 @@ def known_token(store: Store, text: str, world: World) -> Token:
 
 def trouble(store: Store, text: str, world: World) -> str:
     """Why a token that stands in an image admits nobody; empty: it does."""
-    row = store.read(lambda db: join_tokens.find(db, text))
+    row = store.read_now(lambda db: join_tokens.find(db, text))
     return "not one of this Cloudly's" if row is None else unusable(dict(row), now_ms(world))
 
 
@@ -158,7 +158,7 @@ def make_token(store: Store, world: World, fresh: Fresh) -> Token:
     """Raises BadOrder when there is no such fleet."""
     now, text = now_ms(world), new_join_token(world)
     ends = now + fresh.lasts_s * 1000 if fresh.lasts_s else None
-    into = int(store.read(lambda db: fleets.find(db, fresh.fleet))["id"])
+    into = int(store.read_now(lambda db: fleets.find(db, fresh.fleet))["id"])
     new = join_tokens.NewToken(text, fresh.name, fresh.uses, now, ends, into)
     made = store.write_now(lambda db: join_tokens.create(db, new))
     return Token(text, into, made, is_new=True)

@@ -9,9 +9,10 @@ Rules:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
+from zlib import crc32
 
 from cloudly.balena.report import Difference, merge
 from cloudly.balena.target import Target, etag, target_state
@@ -41,29 +42,36 @@ class Supervisor(Protocol):
 class Read(Protocol):
     """`Store.read`."""
 
-    def __call__(self, question: Callable[[Connection], T]) -> T: ...
+    async def __call__(self, question: Callable[[Connection], T]) -> T: ...
+
+
+Completed = Callable[[int, Target], Awaitable[Target]]
+
+
+async def _as_it_is(_device: int, target: Target) -> Target:
+    return target
 
 
 class Devices:
     def __init__(self, read: Read, group: Group, app_uuid: str) -> None:
         self._read = read
         self._group = group
-        self._app_uuid = app_uuid
+        self.app_uuid = app_uuid
         self._targets: OrderedDict[int, tuple[targets.Ingredients, bytes, str]] = OrderedDict()
         """The newest of each device, with what it was made of."""
-        self.completed: Callable[[int, Target], Target] = lambda _device, target: target
+        self.completed: Completed = _as_it_is
         """What is added to a node's target beside its release; the same for the same ingredients."""
         self._measured: dict[int, tuple[int, str]] = {}
         self._seen: dict[int, int] = {}
 
-    def target(self, device: int, uuid: str) -> tuple[bytes, str]:
+    async def target(self, device: int, uuid: str) -> tuple[bytes, str]:
         """The body of the target state and its ETag."""
-        made_of: targets.Ingredients = self._read(lambda db: targets.ingredients(db, device))
+        made_of: targets.Ingredients = await self._read(lambda db: targets.ingredients(db, device))
         known = self._targets.get(device)
         if known is None or known[0] != made_of:
-            plain: Target = self._read(lambda db: targets.made(db, made_of))
-            target = self.completed(device, plain)
-            body = target_state(uuid=uuid, app_uuid=self._app_uuid, target=target)
+            plain: Target = await self._read(lambda db: targets.made(db, made_of))
+            target = await self.completed(device, plain)
+            body = target_state(uuid=uuid, app_uuid=self.app_uuid, target=target)
             known = self._targets[device] = (made_of, body, etag(body))
             if len(self._targets) > KEPT_TARGETS:
                 self._targets.popitem(last=False)
@@ -74,14 +82,12 @@ class Devices:
         """It asked for something just now."""
         self._seen[device] = at_ms
 
-    def said(self, device: int) -> dict[str, Any] | None:
+    def said(self, db: Connection, device: int) -> dict[str, Any] | None:
         """All that is known of a Supervisor, newest first from memory; None: none has registered."""
-        row = self._read(
-            lambda db: db.execute(
-                "SELECT registered_at_ms, info, report, report_at_ms, seen_at_ms, name FROM device WHERE node=?",
-                (device,),
-            ).fetchone()
-        )
+        row = db.execute(
+            "SELECT registered_at_ms, info, report, report_at_ms, seen_at_ms, name FROM device WHERE node=?",
+            (device,),
+        ).fetchone()
         if row is None:
             return None
         said = dict(row)
@@ -95,12 +101,12 @@ class Devices:
         """Merge a report. Durable when it returns, but for measurements. Raises Refused (too-large)."""
         device = who.device
         if difference.is_measurement:
-            known: str | None = self._read(lambda db: self._known_of(db, who))
+            known: str | None = await self._read(lambda db: self._known_of(db, who))
             if known is not None:
                 self._measured[device] = (at_ms, merge(known, difference))
                 return
         await self._group.write(
-            partial(self._save_report, who=who, difference=difference, at_ms=at_ms)
+            partial(self._save_report, who=who, difference=difference, at_ms=at_ms), node=device
         )
 
     def _known_of(self, db: Connection, who: Supervisor) -> str | None:
@@ -131,25 +137,25 @@ class Devices:
 
         def write(db: Connection) -> int:
             _still_valid(db, who)
-            row = db.execute(
+            db.execute(
                 "INSERT INTO device_config(node, name, value) VALUES(?,?,?) ON CONFLICT(node, name)"
-                " DO UPDATE SET value=excluded.value RETURNING rowid",
+                " DO UPDATE SET value=excluded.value",
                 (who.device, name, value),
-            ).fetchone()
+            )
             _at_most(db, "device_config", who.device, most)
-            return int(row[0])
+            return 1 + crc32(f"{who.device}/{name}".encode())
 
-        return await self._group.write(write)
+        return await self._group.write(write, node=who.device)
 
     async def set_name(self, who: Supervisor, name: str) -> None:
         def write(db: Connection) -> None:
             _still_valid(db, who)
             db.execute("UPDATE device SET name=? WHERE node=?", (name, who.device))
 
-        await self._group.write(write)
+        await self._group.write(write, node=who.device)
 
-    def tags(self, device: int) -> list[dict[str, Any]]:
-        rows = self._read(
+    async def tags(self, device: int) -> list[dict[str, Any]]:
+        rows = await self._read(
             lambda db: db.execute(
                 "SELECT id, key, value FROM device_tag WHERE node=? ORDER BY key", (device,)
             ).fetchall()
@@ -168,7 +174,7 @@ class Devices:
             )
             _at_most(db, "device_tag", who.device, most)
 
-        await self._group.write(write)
+        await self._group.write(write, node=who.device)
 
     async def register(self, ask: joining.DeviceAsk) -> int | None:
         """Its id; None: the uuid is registered with another key. Raises Refused."""
@@ -181,13 +187,13 @@ class Devices:
 
         return await self._group.write(write)
 
-    def find(self, uuid: str, key: str, *, now_ms: int) -> int | None:
+    async def find(self, uuid: str, key: str, *, now_ms: int) -> int | None:
         """The id behind a uuid, for its device key or for a join token that admits it. Raises Refused (401)."""
-        return self._read(lambda db: _find(db, uuid, key, now_ms))
+        return await self._read(lambda db: _find(db, uuid, key, now_ms))
 
-    def uuid_of(self, device: int) -> str:
+    async def uuid_of(self, device: int) -> str:
         """Raises Refused (node-unknown)."""
-        row = self._read(
+        row = await self._read(
             lambda db: db.execute(
                 "SELECT n.node_id FROM node n JOIN device d ON d.node=n.id WHERE n.id=?", (device,)
             ).fetchone()
@@ -207,7 +213,7 @@ class Devices:
             [(at_ms, report, device) for device, (at_ms, report) in self._measured.items()],
         )
         db.executemany(
-            "UPDATE device SET seen_at_ms=max(coalesce(seen_at_ms, 0), ?) WHERE node=?",
+            "UPDATE device SET seen_at_ms=?1 WHERE node=?2 AND coalesce(seen_at_ms, 0)<?1",
             [(at_ms, device) for device, at_ms in self._seen.items()],
         )
 

@@ -172,7 +172,7 @@ def record(
     db.executemany(
         "INSERT INTO lane_gap(node, epoch_n, lane, first_seq, last_seq, at_ms, why, kinds, since_ms, until_ms,"
         " last_hash, at_n) VALUES(?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(node, epoch_n, lane, first_seq) DO UPDATE SET"
-        " last_seq=max(last_seq, excluded.last_seq)",
+        " last_seq=CASE WHEN lane_gap.last_seq>excluded.last_seq THEN lane_gap.last_seq ELSE excluded.last_seq END",
         [
             (*lane, one.first_seq, one.last_seq, now_ms, one.why,
              _kinds(one), one.since_ms, one.until_ms, one.last_hash, at_n)

@@ -11,7 +11,7 @@ from cloudly.store.sql import Connection
 from interfaces.journal import Ack, Lane
 from journal.chain import genesis
 
-OTHERS = "head_writer IS NOT ?7 AND head_seq>ack_seq AND head_hash IS NOT NULL"
+OTHERS = "lane.head_writer IS DISTINCT FROM ?7 AND lane.head_seq>lane.ack_seq AND lane.head_hash IS NOT NULL"
 """The head on record is another writer's, and its facts are not here to compare."""
 
 
@@ -49,9 +49,9 @@ class Position:
 SAVE = (
     "INSERT INTO lane(node, epoch_n, lane, ack_seq, ack_hash, head_seq, head_hash, head_writer)"
     " VALUES(?1,?2,?3,0,?4,?5,?6,?7) ON CONFLICT(node, epoch_n, lane) DO UPDATE SET"
-    f" prior_seq=CASE WHEN {OTHERS} THEN head_seq ELSE prior_seq END,"
-    f" prior_hash=CASE WHEN {OTHERS} THEN head_hash ELSE prior_hash END,"
-    " head_seq=?5, head_hash=?6, head_writer=?7 WHERE ?5>head_seq"
+    f" prior_seq=CASE WHEN {OTHERS} THEN lane.head_seq ELSE lane.prior_seq END,"
+    f" prior_hash=CASE WHEN {OTHERS} THEN lane.head_hash ELSE lane.prior_hash END,"
+    " head_seq=?5, head_hash=?6, head_writer=?7 WHERE ?5>lane.head_seq"
 )
 
 

@@ -3,6 +3,9 @@
 A file beside the database holds the incarnation and a count that the database holds too. The database counts first
 and the file follows, so a database that is behind the file, or of another incarnation, or without one, came from
 elsewhere: a new incarnation is drawn. The file is not to be part of a backup.
+
+Where the database itself can tell that it was restored (PostgreSQL: its cluster, timeline and tables), it is asked, and
+a process without a file is a new one beside others.
 """
 
 from __future__ import annotations
@@ -15,13 +18,25 @@ from cloudly.store.sql import Connection
 FILE = "incarnation"
 ROW = "incarnation"
 COUNT_ROW = "incarnation-count"
+IDENTITY_ROW = "identity"
 
 
-def begin(db: Connection, kept: tuple[str, int] | None, fresh: str) -> tuple[str, int, bool]:
+def begin(
+    db: Connection, kept: tuple[str, int] | None, fresh: str, identity: str | None = None
+) -> tuple[str, int, bool]:
     """Incarnation and count of the life that begins, and whether the database was restored."""
-    named = dict(db.execute("SELECT key, value FROM meta WHERE key IN (?,?)", (ROW, COUNT_ROW)))
+    rows = db.execute(
+        "SELECT key, value FROM meta WHERE key IN (?,?,?)", (ROW, COUNT_ROW, IDENTITY_ROW)
+    )
+    named = dict(rows.fetchall())
     incarnation, count = named.get(ROW), int(named.get(COUNT_ROW, 0))
-    if incarnation is not None and kept is not None and kept[0] == incarnation and kept[1] <= count:
+    if identity is None:
+        is_same = kept is not None and kept[0] == incarnation and kept[1] <= count
+    else:
+        is_behind = kept is not None and kept[0] == incarnation and kept[1] > count
+        is_same = named.get(IDENTITY_ROW) == identity and not is_behind
+        _set(db, IDENTITY_ROW, identity)
+    if incarnation is not None and is_same:
         return incarnation, raise_count(db), False
     _set(db, ROW, fresh)
     _set(db, COUNT_ROW, str(max(count, kept[1] if kept else 0)))

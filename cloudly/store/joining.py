@@ -176,7 +176,7 @@ def _new_device_key(db: Connection, node: int, presented: bytes, ask: DeviceAsk)
     db.execute(
         "INSERT INTO device(node, key_hash, registered_at_ms, info) VALUES(?1,?2,?3,?4)"
         " ON CONFLICT(node) DO UPDATE SET key_hash=?2, registered_at_ms=?3, report=NULL, report_at_ms=NULL,"
-        " api_secret_hash=NULL, info=CASE ?4 WHEN '{}' THEN info ELSE ?4 END",
+        " api_secret_hash=NULL, info=CASE ?4 WHEN '{}' THEN device.info ELSE ?4 END",
         (node, presented, ask.now_ms, ask.info),
     )
     db.execute("DELETE FROM device_config WHERE node=?", (node,))  # it tells again what it finds
@@ -291,13 +291,14 @@ def _credential(db: Connection, node: int) -> Credential | None:
 def _new_credential(db: Connection, node: int, presented: bytes, ask: Ask) -> Credential:
     token = derive_node_token(ask.secret, node_id=ask.node_id, nonce=ask.nonce)
     db.execute(
-        "INSERT OR IGNORE INTO former_token(hash, node) SELECT token_hash, node FROM credential WHERE node=?",
+        "INSERT INTO former_token(hash, node) SELECT token_hash, node FROM credential WHERE node=?"
+        " ON CONFLICT DO NOTHING",
         (node,),
     )
     row = db.execute(
         "INSERT INTO credential(node, token_hash, generation, secret_hash, nonce, still_open,"
         " enrolled_at_ms) VALUES(?,?,1,?,?,1,?) ON CONFLICT(node) DO UPDATE SET"
-        " token_hash=excluded.token_hash, generation=generation+1, still_open=1,"
+        " token_hash=excluded.token_hash, generation=credential.generation+1, still_open=1,"
         " secret_hash=excluded.secret_hash, nonce=excluded.nonce,"
         " enrolled_at_ms=excluded.enrolled_at_ms"
         " RETURNING secret_hash, nonce, generation, still_open",

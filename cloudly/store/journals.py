@@ -208,9 +208,11 @@ def _save(
     db: Connection, place: Place, streams: dict[str, _Stream], shown: list[tuple[object, ...]]
 ) -> None:
     db.executemany(
-        "INSERT OR REPLACE INTO transition"
+        "INSERT INTO transition"
         "(node, epoch_n, n, seq, at_ms, received_at_ms, stream, kind, src, dst, reason)"
-        " VALUES(?,?,?,?,?,?,?,?,?,?,?)",
+        " VALUES(?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(node, epoch_n, n) DO UPDATE SET seq=excluded.seq,"
+        " at_ms=excluded.at_ms, received_at_ms=excluded.received_at_ms, stream=excluded.stream, kind=excluded.kind,"
+        " src=excluded.src, dst=excluded.dst, reason=excluded.reason",
         shown,
     )
     db.executemany(

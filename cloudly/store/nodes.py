@@ -129,7 +129,7 @@ def _still_valid(db: Connection, caller: Caller) -> None:
 
 def _take(db: Connection, heartbeat: Beat) -> None:
     caller = heartbeat.caller
-    db.execute("UPDATE credential SET still_open=0 WHERE node=? AND still_open", (caller.node,))
+    db.execute("UPDATE credential SET still_open=0 WHERE node=? AND still_open=1", (caller.node,))
     db.execute(
         "UPDATE node SET agent_version=?2 WHERE id=?1 AND agent_version<>?2",
         (caller.node, heartbeat.agent_version),
@@ -150,7 +150,7 @@ def _take(db: Connection, heartbeat: Beat) -> None:
 def save_presence(db: Connection, seen: dict[int, tuple[int, str]]) -> None:
     """Last seen and the volatile values of many nodes, kept in memory since the last time."""
     db.executemany(
-        "UPDATE node_live SET last_seen_at_ms=max(last_seen_at_ms, ?) WHERE node=?",
+        "UPDATE node_live SET last_seen_at_ms=?1 WHERE node=?2 AND last_seen_at_ms<?1",
         [(at_ms, node) for node, (at_ms, _) in seen.items()],
     )
     db.executemany(

@@ -145,7 +145,7 @@ def _order_last_good(
 ) -> bool:
     """Order the last good release, under the policy of what failed; False when there is none to go back to."""
     good = db.execute(
-        "SELECT n.last_good FROM node n WHERE n.id=? AND n.last_good IS NOT ? AND NOT EXISTS"
+        "SELECT n.last_good FROM node n WHERE n.id=? AND n.last_good IS DISTINCT FROM ? AND NOT EXISTS"
         " (SELECT 1 FROM never_again a WHERE a.node=n.id AND a.release=n.last_good)",
         (reached.node, failed.release),
     ).fetchone()

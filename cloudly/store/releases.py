@@ -164,7 +164,7 @@ def _insert_release(db: Connection, new: NewRelease, now_ms: int) -> int:
         db.execute("INSERT INTO service(name) VALUES(?) ON CONFLICT DO NOTHING", (service.name,))
         db.execute(
             "INSERT INTO release_service(release, service, image, labels, environment, composition)"
-            " SELECT ?, id, ?, ?, ?, ? FROM service WHERE name=?",
+            " SELECT CAST(? AS BIGINT), id, ?, ?, ?, ? FROM service WHERE name=?",
             (
                 release,
                 service.image,

@@ -6,7 +6,7 @@ Rules:
 - A database that was restored from a backup is noticed when it is opened to be served (`incarnation.py`), and node by
   node when one has seen a generation that was never given here.
 - Another process (the CLI) may write beside us; every read sees what is committed.
-- A PostgreSQL store will be a second class with these methods; the decisions are shared.
+- SQLite or PostgreSQL (`database.py`): the decisions are the same functions on both.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import logging
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from cloudly.batch import Batch
 from cloudly.problems import Refused, StoreUnavailable
@@ -36,14 +35,16 @@ from cloudly.store import (
     wanted,
 )
 from cloudly.store.connection import connect
+from cloudly.store.database import Database, T, Work
 from cloudly.store.devices import Devices
 from cloudly.store.group import MAX_BATCH, Group
+from cloudly.store.sql import Connection
+from cloudly.store.sqlite import SqliteDatabase
 from cloudly.voices import Standing
 from interfaces.desired import DesiredState
 from interfaces.journal import Ack
 from interfaces.world import World, new_id
 
-T = TypeVar("T")
 log = logging.getLogger("cloudly")
 
 FILE = "cloudly.db"
@@ -59,14 +60,12 @@ class Store:
     most_waiting = 4 * MAX_BATCH
     """Decisions queued for a COMMIT above which no batch of a journal is taken; heartbeats are."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, world: World, directory: Path, *, serves: bool
-    ) -> None:
-        self._connection = connection
+    def __init__(self, database: Database, world: World, directory: Path, *, serves: bool) -> None:
+        self.database = database
         self._directory = directory
         self._serves = serves
         self._world = world
-        self._group = Group(connection)
+        self._group = Group(database)
         self._desired: OrderedDict[str, DesiredState] = OrderedDict()
         self._unsaved: dict[int, tuple[int, str]] = {}
         self._heads: dict[int, heads.Heads] = {}
@@ -80,12 +79,19 @@ class Store:
         self.devices = Devices(self.read, self._group, self.app_uuid)
 
     @classmethod
-    def open(cls, directory: Path, world: World, *, serves: bool = True) -> Store:
-        """The store in that directory, made or migrated if need be. Raises StoreProblem, OSError.
+    def open(
+        cls, directory: Path, world: World, *, serves: bool = True, database_url: str | None = None
+    ) -> Store:
+        """The store of that directory, made or migrated if need be. Raises StoreProblem, BadSettings, OSError.
 
-        `serves` is false for who works beside the server or without one.
+        Its database is PostgreSQL at that URL, or SQLite in the directory. `serves` is false for who works beside the
+        server or without one.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if database_url is not None:
+            from cloudly.store.pg.opening import open_postgresql
+
+            return cls(open_postgresql(database_url), world, directory, serves=serves)
         file = directory / FILE
         try:
             with _alone(directory):
@@ -94,37 +100,37 @@ class Store:
                 migrate.bring_up_to_date(file, connection)
         except sqlite3.Error as problem:
             raise StoreUnavailable(f"{file} could not be opened: {problem}") from problem
-        return cls(connection, world, directory, serves=serves)
+        return cls(SqliteDatabase(connection), world, directory, serves=serves)
 
     def close(self) -> None:
         try:
-            if self._serves and not self._group.broken:
+            if self._serves and not self.database.broken:
                 self._keep(self._group.write_now(self._save_presence))
         except StoreUnavailable as problem:
             log.warning("the last times of nodes were not saved: %s", problem)
         finally:
             self._serves = False
-            self._connection.close()
+            self.database.close()
 
     # -- device path
 
-    def check_join_token(self, token: str) -> None:
-        self.read(lambda db: joining.check_join_token(db, token))
+    async def check_join_token(self, token: str) -> None:
+        await self.read(lambda db: joining.check_join_token(db, token))
 
     async def enroll(self, ask: joining.Ask) -> joining.Enrolled:
         return await self._group.write(partial(self._enroll, ask=ask))
 
-    def _enroll(self, db: sqlite3.Connection, ask: joining.Ask) -> joining.Enrolled:
+    def _enroll(self, db: Connection, ask: joining.Ask) -> joining.Enrolled:
         known = db.execute("SELECT id FROM node WHERE node_id=?", (ask.node_id,)).fetchone()
         if known is not None:  # a new epoch ends the one before: what was heard of that is needed
             heads.save_known(db, known[0], self._heads.get(known[0]))
         return joining.enroll(db, ask)
 
-    def authenticate(self, token_hash: bytes) -> nodes.Caller:
-        return self.read(lambda db: nodes.authenticate(db, token_hash))
+    async def authenticate(self, token_hash: bytes) -> nodes.Caller:
+        return await self.read(lambda db: nodes.authenticate(db, token_hash))
 
-    def authenticate_device(self, key: str) -> tuple[int, str]:
-        return self.read(lambda db: nodes.authenticate_device(db, key))
+    async def authenticate_device(self, key: str) -> tuple[int, str]:
+        return await self.read(lambda db: nodes.authenticate_device(db, key))
 
     async def beat(self, heartbeat: nodes.Beat) -> nodes.Caller:
         """Durable when it changed something; else remembered until the next write. Returns who is to be answered.
@@ -134,7 +140,9 @@ class Store:
         caller = heartbeat.caller
         self._beats += 1
         if heartbeat.is_news:
-            standing = await self._group.write(partial(self._beat, heartbeat=heartbeat))
+            standing = await self._group.write(
+                partial(self._beat, heartbeat=heartbeat), node=caller.node
+            )
             if standing is Standing.FENCED:
                 raise Refused("fenced")
             if standing is Standing.LATE:
@@ -153,7 +161,7 @@ class Store:
         if unsaved and self._world.monotonic() - self._saved_at >= PRESENCE_EVERY_S:
             self._keep(await self._group.write(self._save_presence))
 
-    def _beat(self, db: sqlite3.Connection, heartbeat: nodes.Beat) -> Standing:
+    def _beat(self, db: Connection, heartbeat: nodes.Beat) -> Standing:
         node = heartbeat.caller.node
         heads.save_known(db, node, self._heads.get(node))
         standing = nodes.beat(db, heartbeat, before=self._last(node))
@@ -182,8 +190,8 @@ class Store:
             deployment=new_id(self._world),
             now_ms=heartbeat.at_ms,
         )
-        await self._group.write(work)
-        return self.authenticate(heartbeat.caller.token_hash)
+        await self._group.write(work, node=heartbeat.caller.node)
+        return await self.authenticate(heartbeat.caller.token_hash)
 
     async def ingest(self, node: int, batch: Batch, *, now_ms: int) -> Ack:
         """What Cloudly has now. Raises Refused (gap, fork, fenced, busy)."""
@@ -191,14 +199,12 @@ class Store:
             rest_s = round(self._world.uniform(*FULL_RETRY_S))
             raise Refused("busy", "Too many batches are waiting.", retry_after_s=rest_s)
         work = partial(self._ingest, node=node, batch=batch, now_ms=now_ms)
-        answer = await self._group.write(work)
+        answer = await self._group.write(work, node=node)
         if isinstance(answer, Refused):
             raise answer
         return answer
 
-    def _ingest(
-        self, db: sqlite3.Connection, node: int, batch: Batch, now_ms: int
-    ) -> Ack | Refused:
+    def _ingest(self, db: Connection, node: int, batch: Batch, now_ms: int) -> Ack | Refused:
         heads.save_known(db, node, self._heads.get(node))
         return journals.ingest(
             db,
@@ -209,39 +215,45 @@ class Store:
             new_id=partial(new_id, self._world),
         )
 
-    def known_of(
+    async def known_of(
         self, node: int, epoch: str, told: heads.Heads | None
     ) -> tuple[tuple[Ack, ...], tuple[Ack, ...]]:
         """What Cloudly has of each lane of an epoch, and the furthest head that it heard of."""
-        found = self.read(lambda db: heads.positions(db, node, epoch))
+        found = await self.read(lambda db: heads.positions(db, node, epoch))
         asks = {} if told is None else told.lanes
         return (
             heads.acks(epoch, found),
             heads.heard(epoch, found, self._heads.get(node), asks),
         )
 
-    def desired(self, caller: nodes.Caller) -> DesiredState:
+    async def desired(self, caller: nodes.Caller) -> DesiredState:
         """A deployment never changes, so it is read once."""
         deployment = caller.deployment
         if deployment is None:
             return DesiredState(generation=caller.generation)
         known = self._desired.get(deployment)
         if known is None:
-            known = self._desired[deployment] = targets.desired_state(self._connection, deployment)
+            known = await self.read(lambda db: targets.desired_state(db, deployment))
+            self._desired[deployment] = known
             if len(self._desired) > KEPT_DESIRED:
                 self._desired.popitem(last=False)
         return known
 
-    def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, question: Work[T]) -> T:
         """An answer from what is committed. Raises StoreUnavailable."""
-        try:
-            return question(self._connection)
-        except sqlite3.OperationalError as problem:
-            raise StoreUnavailable(f"nothing was read: {problem}") from problem
+        return await self.database.read(question)
+
+    def read_now(self, question: Work[T]) -> T:
+        """The same, for who is in no event loop. Raises StoreUnavailable."""
+        return self.database.read_now(question)
 
     # -- operators, and who watches
 
-    def write_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, work: Work[T]) -> T:
+        """One decision, durable when it returns. Raises StoreUnavailable, and what `work` raises."""
+        return await self._group.write(work)
+
+    def write_now(self, work: Work[T]) -> T:
         """One transaction at once, for the CLI."""
         return self._group.write_now(work)
 
@@ -257,17 +269,16 @@ class Store:
     @property
     def broken(self) -> bool:
         """The database failed; only another process can go on."""
-        return self._group.broken
+        return self.database.broken
 
     def when_broken(self, stop: Callable[[], None]) -> None:
         self._group.on_broken = stop
 
-    def version(self) -> tuple[int, int, int]:
+    async def version(self) -> Hashable:
         """Differs whenever something that a page shows may have changed, by us or by another process."""
-        others = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        return (self._group.commits, self._beats, others)
+        return (self.database.commits, self._beats, await self.database.version())
 
-    def _save_presence(self, db: sqlite3.Connection) -> int:
+    def _save_presence(self, db: Connection) -> int:
         nodes.save_presence(db, self._unsaved)
         self.devices.save(db)
         for node, known in self._heads.items():
@@ -280,7 +291,7 @@ class Store:
     def _begin_life(self) -> str:
         kept, fresh = incarnation.read(self._directory), new_id(self._world)
         life, count, restored = self._group.write_now(
-            partial(incarnation.begin, kept=kept, fresh=fresh)
+            partial(incarnation.begin, kept=kept, fresh=fresh, identity=self.database.identity)
         )
         incarnation.write(self._directory, life, count)
         if restored:
@@ -298,12 +309,15 @@ class Store:
         """A value drawn at the database's birth."""
         value = prefix + new_id(self._world)[len(prefix) :]
 
-        def draw(db: sqlite3.Connection) -> str:
+        def draw(db: Connection) -> str:
             db.execute("INSERT INTO meta VALUES(?,?) ON CONFLICT DO NOTHING", (key, value))
             return str(db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()[0])
 
-        known = self._connection.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
-        return str(known[0]) if known else self._group.write_now(draw)
+        def known(db: Connection) -> str | None:
+            row = db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+            return None if row is None else str(row[0])
+
+        return self.read_now(known) or self._group.write_now(draw)
 
 
 @contextmanager

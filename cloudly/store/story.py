@@ -130,7 +130,7 @@ def gaps_between(  # noqa: PLR0913 - which lane, from where to where, and how ma
     """Those between two places, and those at the epoch's end."""
     rows = db.execute(
         "SELECT * FROM lane_gap WHERE node=? AND epoch_n=? AND (at_n IS NULL OR (at_n>? AND at_n<?))"
-        " ORDER BY at_n, lane, first_seq LIMIT ?",
+        " ORDER BY at_n NULLS FIRST, lane, first_seq LIMIT ?",
         (node, epoch_n, above, below, limit),
     )
     return [dict(row) for row in rows]

@@ -72,7 +72,7 @@ def ingredients(db: Connection, node: int) -> Ingredients:
     """A release never changes, so its number is enough."""
     row = db.execute(
         "SELECT CASE coalesce(b.name, '') WHEN '' THEN n.hostname ELSE b.name END, p.release, d.node IS NOT NULL,"
-        " (SELECT json_group_object(c.name, c.value) FROM"
+        " (SELECT coalesce(json_group_object(c.name, c.value), '{}') FROM"
         "  (SELECT name, value FROM device_config WHERE node=n.id ORDER BY name) c), b.key_hash"
         " FROM node n LEFT JOIN device b ON b.node=n.id LEFT JOIN desired d ON d.node=n.id"
         " LEFT JOIN deployment p ON p.deployment=d.deployment WHERE n.id=?",

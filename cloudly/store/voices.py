@@ -78,7 +78,9 @@ def _succeed(  # noqa: PLR0913 - who, whom, when, and what was last said
         return
     said = load(last.reported)
     db.execute(
-        "INSERT OR REPLACE INTO superseded(node, writer, at_ms, seen_at_ms, boot_id, uptime_ms) VALUES(?,?,?,?,?,?)",
+        "INSERT INTO superseded(node, writer, at_ms, seen_at_ms, boot_id, uptime_ms) VALUES(?,?,?,?,?,?)"
+        " ON CONFLICT(node, writer) DO UPDATE SET at_ms=excluded.at_ms, seen_at_ms=excluded.seen_at_ms,"
+        " boot_id=excluded.boot_id, uptime_ms=excluded.uptime_ms",
         (node, before, now_ms, last.at_ms, text(said.get("boot_id")), uptime_ms(said)),
     )
     db.execute(
@@ -101,8 +103,9 @@ def _count(  # noqa: PLR0913 - who, whether it lives, when, and what was last sa
     )
     db.execute(
         "INSERT INTO fence(node, count, first_at_ms, last_at_ms, alarm, told) VALUES(?1,1,?2,?2,?3,?4)"
-        " ON CONFLICT(node) DO UPDATE SET count=count+1, last_at_ms=?2, alarm=max(alarm, ?3, count+1>=?5),"
-        " told=CASE WHEN ?6 THEN ?4 ELSE told END",
+        " ON CONFLICT(node) DO UPDATE SET count=fence.count+1, last_at_ms=?2,"
+        " alarm=CASE WHEN fence.alarm=1 OR ?3=1 OR fence.count+1>=?5 THEN 1 ELSE 0 END,"
+        " told=CASE WHEN ?6=1 THEN ?4 ELSE fence.told END",
         (node, now_ms, alive, json.dumps(told), ALARM_AFTER, voice.boot_id is not None),
     )
 

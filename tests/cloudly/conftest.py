@@ -1,9 +1,9 @@
-"""A control plane per story, under virtual time."""
+"""A control plane per story, under virtual time; of a module marked `both_engines`, once on each engine."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import pytest
 from cloudly.store.connection import connect
 from cloudly.store.migrate import bring_up_to_date
 from cloudly.store.store import FILE
-from simulators.world import VirtualLoop
+from simulators.world import PatientLoop
 from tests.cloudly.given import Plane
+from tests.postgresql import Server
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualLoop}
+    return "asyncio", {"loop_factory": PatientLoop}
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +41,44 @@ def directory(tmp_path: Path, migrated: Path) -> Path:
     return directory
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marked = metafunc.definition.get_closest_marker("both_engines")
+    if marked and "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture
-def plane(directory: Path) -> Iterator[Plane]:
-    plane = Plane.begin(directory)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Which engine the story's control plane has."""
+    return getattr(request, "param", "sqlite")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A server of our own, with an empty, migrated database to copy from."""
+    with Server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(engine: str, request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Of an empty, migrated database on PostgreSQL; None: SQLite."""
+    if engine == "sqlite":
+        yield None
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    with server.database() as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLOUDLY_DATABASE_URL", url)  # for commands
+        yield url
+    PatientLoop.neighbours.clear()
+
+
+@pytest.fixture
+async def plane(
+    directory: Path,
+    database_url: str | None,
+    anyio_backend: object,  # noqa: ARG001 - the loop that the plane lives in
+) -> AsyncIterator[Plane]:
+    plane = Plane.begin(directory, database_url=database_url)
     yield plane
     plane.end()

@@ -15,13 +15,15 @@ from cloudly.cli.release import apply as set_release
 from cloudly.http.live import Closing
 from cloudly.settings import Settings
 from cloudly.store import join_tokens, reading
+from cloudly.store.pg.database import PgDatabase
+from cloudly.store.schema import metadata
 from cloudly.store.store import Store
 from cloudly.store.wanted import NewRelease
 from cloudly.tokens import new_join_token
 from interfaces.desired import UpdatePolicy
 from interfaces.world import new_secret, now_ms
 from journal.chain import genesis, link
-from simulators.world import SimWorld
+from simulators.world import PatientLoop, SimWorld
 
 HOUR_MS = 3_600_000
 DIGEST = "sha256:" + "a1" * 32
@@ -40,18 +42,30 @@ class Plane:
     closing: Closing
     app: FastAPI
     client: httpx.AsyncClient
+    database_url: str | None = None
+    """None: SQLite in the directory."""
 
     @classmethod
-    def begin(cls, directory: Path, *, world: SimWorld | None = None, **options: Any) -> Plane:
+    def begin(
+        cls,
+        directory: Path,
+        *,
+        world: SimWorld | None = None,
+        database_url: str | None = None,
+        **options: Any,
+    ) -> Plane:
         world = world or SimWorld(7)
         settings = Settings(data_dir=directory, **options)
-        store = Store.open(directory, world)
+        store = Store.open(directory, world, database_url=database_url)
+        database = store.database
+        if isinstance(database, PgDatabase):
+            PatientLoop.neighbours.append(lambda: database.in_flight > 0)
         closing = Closing()
         app = create_app(store, world, settings, closing=closing)
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app), base_url="http://localhost"
         )
-        return cls(directory, world, settings, store, closing, app, client)
+        return cls(directory, world, settings, store, closing, app, client, database_url)
 
     def end(self) -> None:
         self.store.close()
@@ -59,7 +73,7 @@ class Plane:
     def again(self) -> Plane:
         """The process ends and another begins on the same directory."""
         self.end()
-        return Plane.begin(self.directory, world=self.world)
+        return Plane.begin(self.directory, world=self.world, database_url=self.database_url)
 
     def join_token(self, *, uses: int = 1, lasts_ms: int | None = HOUR_MS) -> str:
         token, now = new_join_token(self.world), now_ms(self.world)
@@ -102,12 +116,24 @@ class Plane:
         return Device(self, node_id, secret=new_secret(self.world), **options)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        return self.store.read(
+        return self.store.read_now(
             lambda db: [dict(row) for row in db.execute(f"SELECT * FROM {table}")]  # noqa: S608 - a test's own
         )
 
+    def at_rest(self) -> bytes:
+        """All that is stored: the files, or what every table of a database elsewhere holds."""
+        files = b"".join(file.read_bytes() for file in self.directory.iterdir() if file.is_file())
+        if self.database_url is None:
+            return files
+        values = [
+            value for table in metadata.tables for row in self.rows(table) for value in row.values()
+        ]
+        return files + b"".join(
+            value if isinstance(value, bytes) else str(value).encode() for value in values
+        )
+
     def node(self, node_id: str = UUID) -> dict[str, Any]:
-        row = self.store.read(lambda db: reading.node(db, node_id))
+        row = self.store.read_now(lambda db: reading.node(db, node_id))
         assert row is not None
         return dict(row)
 

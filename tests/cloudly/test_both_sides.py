@@ -11,7 +11,7 @@ import pytest
 from cloudly.balena.sides import SETTLE_MS, SILENT_MS, Journaled, Reported, Service, disagreements
 from tests.cloudly.given import DIGEST, UUID, Device, Plane, bearer, commit_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
 NOW = 10_000_000_000
 KEY = "5016ddb664b64d5685d6560d4ec35bef"

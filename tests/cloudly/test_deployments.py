@@ -16,7 +16,7 @@ from interfaces.desired import UpdatePolicy
 from interfaces.world import new_secret
 from tests.cloudly.given import DIGEST, UUID, Device, Plane, commit_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
 
 async def wanted(device: Device) -> dict[str, Any]:

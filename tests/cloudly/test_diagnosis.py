@@ -10,7 +10,7 @@ from cloudly.store import diagnoses
 from interfaces.world import now_ms
 from tests.cloudly.given import UUID, Device, Plane
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
 ASKED = "d" * 32
 WELL = {"verdict": "ok", "what": "disk", "seen": "900 of 1000 MB free", "todo": ""}

@@ -15,7 +15,7 @@ from interfaces.desired import UpdatePolicy
 from interfaces.world import new_id, now_ms
 from tests.cloudly.given import HOUR_MS, UUID, Device, Plane
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
 OTHER = "d914fb90f7b9400bb7bf8fabf790030d"
 
@@ -86,7 +86,7 @@ async def test_a_release_for_all_is_for_each_fleet(plane: Plane) -> None:
 
     plane.release("1.0.0")
 
-    assert [row["version"] for row in plane.store.read(fleets.listed)] == ["1.0.0", "1.0.0"]
+    assert [row["version"] for row in plane.store.read_now(fleets.listed)] == ["1.0.0", "1.0.0"]
 
 
 async def test_a_node_that_is_moved_gets_what_its_new_fleet_shall_run(plane: Plane) -> None:
@@ -157,7 +157,7 @@ async def test_what_is_in_use_is_not_removed(plane: Plane) -> None:
 
     move(plane, UUID, "default")
     plane.store.write_now(lambda db: fleets.remove(db, fleets.find(db, "lobby")))
-    assert [row["name"] for row in plane.store.read(fleets.listed)] == ["default", "spare"]
+    assert [row["name"] for row in plane.store.read_now(fleets.listed)] == ["default", "spare"]
 
 
 async def test_names_are_taken_once_and_strangers_are_not_found(plane: Plane) -> None:
@@ -166,4 +166,4 @@ async def test_names_are_taken_once_and_strangers_are_not_found(plane: Plane) ->
     with pytest.raises(BadOrder, match="already"):
         make(plane, "lobby")
     with pytest.raises(BadOrder, match="no fleet 'hall'"):
-        plane.store.read(lambda db: fleets.find(db, "hall"))
+        plane.store.read_now(lambda db: fleets.find(db, "hall"))

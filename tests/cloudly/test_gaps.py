@@ -20,7 +20,7 @@ from interfaces.journal import Gap
 from tests.cloudly.given import UUID, Device, Plane, code_of
 from tests.cloudly.test_restore import back_up, restore
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
 
 @pytest.fixture
@@ -268,12 +268,14 @@ async def test_what_a_device_lost_of_its_own_beside_another_writers_facts_is_sho
     note = {"why": why, "from": "epoch-1", "lanes": {"core": core | {"dropped": dropped}}}
     await device.begins("epoch-2", **note).ship()
 
-    told = plane.store.read(lambda db: branch_gaps(db, 1))
+    told = plane.store.read_now(lambda db: branch_gaps(db, 1))
     assert [(one["first_seq"], one["last_seq"]) for one in told] == shown
     assert all((one["why"], one["epoch_n"]) == ("space", 1) for one in told)
     page = (await plane.client.get(f"/nodes/{UUID}")).text
     assert ("beside another writer" in page) is bool(shown)
-    assert all(check.problems == [] for check in plane.store.read(lambda db: list(verify(db, 1))))
+    assert all(
+        check.problems == [] for check in plane.store.read_now(lambda db: list(verify(db, 1)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -289,7 +291,7 @@ async def test_what_was_dropped_before_its_ack_is_shown_where_cloudly_has_facts_
     for _ in range(2):  # the answer is lost, and it says so again
         await device.ship(device.batch(7) | told)
 
-    beside = plane.store.read(lambda db: branch_gaps(db, 1))
+    beside = plane.store.read_now(lambda db: branch_gaps(db, 1))
     assert [(one["first_seq"], one["last_seq"]) for one in beside] == shown
     assert gaps(plane, epoch_n=1) == [(5, 6, why)]
     page = (await plane.client.get(f"/nodes/{UUID}")).text
@@ -305,7 +307,7 @@ async def test_the_same_facts_under_the_same_numbers_are_no_branch(
     note = {"why": "fenced", "from": "epoch-1", "lanes": {"core": core}}
     await device.begins("epoch-2", **note).ship()
 
-    assert plane.store.read(lambda db: branch_gaps(db, 1)) == []
+    assert plane.store.read_now(lambda db: branch_gaps(db, 1)) == []
 
 
 async def test_an_epoch_that_never_came_is_named_by_the_one_that_follows_it(

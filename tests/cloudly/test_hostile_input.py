@@ -329,7 +329,7 @@ def test_a_request_with_any_one_field_replaced_by_anything_is_answered(
     plane: Plane, data: st.DataObject
 ) -> None:
     async def story() -> None:
-        device = plane.device(f"n{plane.store.version()[0]}")
+        device = plane.device(f"n{plane.store.database.commits}")
         await device.enroll()
         device.fact("app-update/1", "new", "offered", deployment="d")
         heartbeat = {

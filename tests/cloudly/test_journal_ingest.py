@@ -15,7 +15,7 @@ from cloudly.http.device import CROWDED, next_after_s
 from cloudly.store.journals import KEPT_TRANSITIONS, PRUNE_EVERY
 from tests.cloudly.given import NODE, Device, Plane, bearer, code_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
 
 @pytest.fixture

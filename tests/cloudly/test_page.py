@@ -18,7 +18,7 @@ from cloudly.http.templates import moment
 from cloudly.views import ago, presence_of
 from tests.cloudly.given import UUID, Plane, bearer, code_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
 STATIC = Path(cloudly.__file__).parent / "static"
 EVIL = "<script>alert(1)</script>\"'&{{7*7}}"
@@ -288,7 +288,7 @@ async def test_a_quiet_page_is_only_kept_alive(plane: Plane) -> None:
 
 async def test_what_another_process_writes_is_seen(plane: Plane) -> None:
     await plane.device().enroll()
-    operator = Plane.begin(plane.directory, world=plane.world)
+    operator = Plane.begin(plane.directory, world=plane.world, database_url=plane.database_url)
 
     async def set_release() -> None:
         operator.release("3.1.4", UUID)

@@ -124,7 +124,8 @@ async def test_the_reports_of_the_first_boot_end_as_the_last_one_said(plane: Pla
         if request[1] == "/device/v3/state":
             last |= next(iter(request[3].values()))
 
-    said = plane.store.devices.said(plane.rows("device")[0]["node"])
+    number = plane.rows("device")[0]["node"]
+    said = plane.store.read_now(lambda db: plane.store.devices.said(db, number))
     assert said is not None
 
     last.pop("api_secret")

@@ -50,7 +50,9 @@ def make(plane: Plane, document: bytes, version: str = "1.0.0", commit: str | No
 
 
 def sample(plane: Plane, release: int) -> dict[str, Any]:
-    target = plane.store.read(lambda db: releases.sample_target(db, release, plane.store.app_uuid))
+    target = plane.store.read_now(
+        lambda db: releases.sample_target(db, release, plane.store.app_uuid)
+    )
     device: dict[str, Any] = target[releases.SAMPLE]
     return device
 
@@ -222,7 +224,7 @@ def test_a_release_is_found_by_version_by_commit_and_by_its_beginning(plane: Pla
     second = make(plane, file_of({"restart": "no"}), "1.1.0", "aaaa2222")
 
     def found(wanted: str) -> int:
-        return plane.store.read(lambda db: find_release(db, wanted))
+        return plane.store.read_now(lambda db: find_release(db, wanted))
 
     assert [found("1.0.0"), found("aaaa1111"), found("aaaa1")] == [first] * 3
     assert found("1.1.0") == second
@@ -236,7 +238,7 @@ def test_a_version_that_two_releases_have_is_not_guessed(plane: Plane) -> None:
     make(plane, file_of({"restart": "no"}), "1.0.0", "c2")
 
     with pytest.raises(BadOrder, match="name the commit, c1 or c2"):
-        plane.store.read(lambda db: find_release(db, "1.0.0"))
+        plane.store.read_now(lambda db: find_release(db, "1.0.0"))
 
 
 # -- a Supervisor applies it
@@ -295,7 +297,7 @@ def test_an_image_of_another_release_is_warned_about_and_ones_own_is_not(plane: 
     def told(document: bytes, version: str) -> list[str]:
         make(plane, document, version)
         new = composed_release(read_compose(document), version)
-        return plane.store.read(lambda db: releases.used_again(db, new))
+        return plane.store.read_now(lambda db: releases.used_again(db, new))
 
     assert told(file_of(), "1.0.0") == []
     assert told(file_of(), "1.0.0") == []

@@ -138,8 +138,8 @@ def test_what_was_acked_survives_kill_9_again_and_again(served: Served) -> None:
 
 
 HASTY = """
-from cloudly.store.group import Group
-def commit(self, batch):
+from cloudly.store.sqlite import SqliteDatabase
+async def commit(self, batch):
     if self._connection.in_transaction and self.decisions % 10 == 9:
         self._connection.execute("COMMIT")
     if not self._connection.in_transaction:
@@ -147,7 +147,6 @@ def commit(self, batch):
     for pending in batch:
         self._decide(pending)
         self.decisions += 1
-        pending.done.set()
 """
 
 
@@ -155,7 +154,7 @@ def test_and_this_harness_sees_a_server_that_answers_before_it_commits(directory
     served = Served(directory)
     served.enroll()
     served.end(signal.SIGTERM)
-    served._planted = HASTY + "Group._commit = commit"
+    served._planted = HASTY + "SqliteDatabase.commit = commit"
     served.start()
     for _ in range(25):
         served.ship()

@@ -20,7 +20,7 @@ from journal.chain import link
 from tests.cloudly.given import UUID, Device, Plane, code_of
 from tests.cloudly.test_page import EVIL, page
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 YEAR_MS = 365 * 86_400_000
 
 
@@ -31,7 +31,7 @@ async def device(plane: Plane) -> Device:
 
 def chapters(plane: Plane, *, heartbeats: bool = False, limit: int = 1000) -> list[Chapter]:
     """The whole story, the oldest chapter first."""
-    found = plane.store.read(
+    found = plane.store.read_now(
         lambda db: story.page(db, 1, before=None, limit=limit, heartbeats=heartbeats)
     )
     return list(found.chapters[::-1])
@@ -377,8 +377,8 @@ async def test_what_cloudly_has_can_be_carried_away_and_is_checked_against_its_h
     [
         "DELETE FROM journal_chunk WHERE first_seq=3",
         "DELETE FROM lane_gap",
-        "UPDATE lane_gap SET last_hash=x'00'",
-        "UPDATE lane SET ack_hash=x'00'",
+        "UPDATE lane_gap SET last_hash=?",
+        "UPDATE lane SET ack_hash=?",
         "UPDATE lane SET ack_seq=9",
     ],
 )
@@ -396,5 +396,6 @@ async def test_damage_of_what_cloudly_has_is_noticed(
         return CliRunner().invoke(command, arguments).exit_code
 
     assert verify() == 0
-    plane.store.write_now(lambda db: db.execute(damage).rowcount)
+    values = (b"\0",) * damage.count("?")
+    plane.store.write_now(lambda db: db.execute(damage, values).rowcount)
     assert verify() == 1

@@ -19,7 +19,7 @@ from interfaces.target_verdict import faults_of
 from interfaces.world import now_ms
 from tests.cloudly.given import DIGEST, UUID, Plane, bearer, code_of, commit_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
 KEY = "5016ddb664b64d5685d6560d4ec35bef"
 OTHER_KEY = "9f229a2251bc4722a350477271954d59"
@@ -344,7 +344,8 @@ async def test_what_a_revoked_device_was_still_sending_is_not_kept(
         plane.revoke_node(UUID)
 
     assert code_of(answers[0]) == (401, "node-revoked")
-    said = plane.store.devices.said(plane.node()["id"])
+    number = plane.node()["id"]
+    said = plane.store.read_now(lambda db: plane.store.devices.said(db, number))
     assert said is not None
     assert json.loads(said["report"]) == {"status": "Idle"}
 
@@ -529,11 +530,11 @@ async def test_reports_are_differences_and_a_part_is_replaced_as_a_whole(plane: 
 async def test_measurements_cost_no_write_and_are_not_lost_when_cloudly_ends(plane: Plane) -> None:
     await register(plane, plane.join_token())
     await report(plane, {"status": "Idle", "cpu_usage": 1})
-    commits = plane.store.version()[0]
+    commits = plane.store.database.commits
 
     await report(plane, {"cpu_usage": 50, "memory_usage": 700})
 
-    assert plane.store.version()[0] == commits
+    assert plane.store.database.commits == commits
     later = plane.again()
     assert json.loads(later.rows("device")[0]["report"]) == {
         "status": "Idle",

@@ -32,7 +32,7 @@ async def register(plane: Plane, token: str, *, uuid: str = UUID, key: str = KEY
 
 
 def ticket_of(plane: Plane, node: int = 1) -> str:
-    ticket = plane.store.read(lambda db: Tickets(plane.directory, plane.world).of(db, node))
+    ticket = plane.store.read_now(lambda db: Tickets(plane.directory, plane.world).of(db, node))
     assert ticket is not None
     return ticket
 
@@ -168,7 +168,7 @@ async def test_it_is_the_same_at_each_poll_and_after_a_restart_and_not_in_the_da
 async def test_without_a_registered_supervisor_there_is_no_ticket(plane: Plane) -> None:
     await plane.device().ask(plane.join_token())
 
-    assert plane.store.read(lambda db: Tickets(plane.directory, plane.world).of(db, 1)) is None
+    assert plane.store.read_now(lambda db: Tickets(plane.directory, plane.world).of(db, 1)) is None
     assert not (plane.directory / FILE).exists()
 
 
@@ -204,7 +204,7 @@ async def test_the_agents_service_is_told_where_cloudly_is_whom_to_trust_and_giv
     Kept.of(plane.directory).ready_for("c.example", plane.world)
     given = environment(plane, tls=TlsMode.SELF)
 
-    first, second = (given.added_to({"A": "b"}, AGENT, device=1) for _ in range(2))
+    first, second = [await given.added_to({"A": "b"}, AGENT, device=1) for _ in range(2)]
 
     assert first == second
     assert set(first) == {"A", "BASEOS_CLOUDLY_URL", "BASEOS_CLOUDLY_CA", "BASEOS_JOIN_TOKEN"}
@@ -224,15 +224,16 @@ async def test_what_the_release_says_wins_and_other_services_are_given_nothing(
     given = environment(plane)
     own = {"BASEOS_CLOUDLY_URL": "https://inside.example"}
 
-    assert given.added_to(own, AGENT, device=1)["BASEOS_CLOUDLY_URL"] == "https://inside.example"
+    told = await given.added_to(own, AGENT, device=1)
+    assert told["BASEOS_CLOUDLY_URL"] == "https://inside.example"
     for labels in ({}, {AGENT_LABEL: "0"}, {AGENT_LABEL: ""}, {"io.balena.features.dbus": "1"}):
-        assert given.added_to({"A": "b"}, labels, device=1) == {"A": "b"}
+        assert await given.added_to({"A": "b"}, labels, device=1) == {"A": "b"}
 
 
 async def test_a_cloudly_that_does_not_know_its_own_address_gives_nothing(plane: Plane) -> None:
     await register(plane, plane.join_token())
 
-    assert environment(plane, public_url=None).added_to({}, AGENT, device=1) == {}
+    assert await environment(plane, public_url=None).added_to({}, AGENT, device=1) == {}
 
 
 # -- what the host asks

@@ -82,7 +82,7 @@ class Cloud:
         return new.token
 
     def rows(self, query: str) -> list[dict[str, Any]]:
-        return self.store.read(lambda db: [dict(row) for row in db.execute(query).fetchall()])
+        return self.store.read_now(lambda db: [dict(row) for row in db.execute(query).fetchall()])
 
     def events(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Epoch, lane and event, in the order in which Cloudly would show them."""
@@ -101,7 +101,7 @@ class Cloud:
         epochs = [
             epoch
             for row in self.rows("SELECT id FROM node")
-            for epoch in self.store.read(partial(story.epochs, node=row["id"]))
+            for epoch in self.store.read_now(partial(story.epochs, node=row["id"]))
         ]
         return {one["epoch"]: one["n"] for one in epochs}, {
             one["n"] for one in epochs if one["hole"]
@@ -113,5 +113,5 @@ class Cloud:
             gap
             for row in rows
             for found in (story.gaps, story.branch_gaps)
-            for gap in self.store.read(partial(found, node=row["id"]))
+            for gap in self.store.read_now(partial(found, node=row["id"]))
         ]

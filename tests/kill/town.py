@@ -173,11 +173,11 @@ class Town:
             await world.sleep(0.1)
 
     def _enrolled(self, store: Store) -> bool:
-        rows = store.read(lambda db: db.execute("SELECT count(*) FROM epoch").fetchall())
+        rows = store.read_now(lambda db: db.execute("SELECT count(*) FROM epoch").fetchall())
         return bool(rows[0][0])
 
     def _closed(self, store: Store) -> int:
-        rows = store.read(
+        rows = store.read_now(
             lambda db: db.execute(
                 "SELECT count(*) FROM deployment WHERE closed AND rollback_of IS NULL"
             ).fetchall()

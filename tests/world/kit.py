@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -38,6 +37,7 @@ from cloudly.store.connection import connect
 from cloudly.store.join_tokens import NewToken
 from cloudly.store.join_tokens import create as create_token
 from cloudly.store.join_tokens import revoke as revoke_token
+from cloudly.store.sql import Connection
 from cloudly.store.store import FILE, Store
 from cloudly.tokens import new_join_token
 from interfaces.desired import UpdatePolicy
@@ -212,7 +212,7 @@ class Place:
         new = wanted.NewRelease(commit, version, {"main": image_of(version)}, labels)
         document, deployment, now = policy.model_dump_json(), new_id(world), now_ms(world)
 
-        def order(db: sqlite3.Connection) -> None:
+        def order(db: Connection) -> None:
             release = wanted.define_release(db, new, now)
             if image is not None:  # as an older Cloudly took it; this one refuses some
                 db.execute("UPDATE release_service SET image=? WHERE release=?", (image, release))
@@ -249,7 +249,7 @@ class Place:
 
     def node(self) -> views.NodeView:
         """The node as Cloudly's page shows it, now."""
-        row = self.store.read(lambda db: reading.node(db, self.uuid))
+        row = self.store.read_now(lambda db: reading.node(db, self.uuid))
         assert row is not None, "Cloudly does not know this node"
         node, shown = row["id"], dict(row)
         if node in self.store.unsaved:
@@ -259,14 +259,14 @@ class Place:
 
     def deployment_states(self) -> list[str]:
         """Of every deployment, oldest first."""
-        rows = self.store.read(
+        rows = self.store.read_now(
             lambda db: db.execute("SELECT state FROM deployment ORDER BY rowid").fetchall()
         )
         return [str(row[0]) for row in rows]
 
     def core_at_cloudly(self) -> list[tuple[int, str]]:
         """Seq and hash of each core fact that Cloudly stored of the current epoch, in order."""
-        rows = self.store.read(
+        rows = self.store.read_now(
             lambda db: db.execute(
                 "SELECT events FROM journal_chunk WHERE lane='core' AND epoch_n="
                 "(SELECT max(n) FROM epoch) ORDER BY first_seq"
@@ -305,7 +305,7 @@ class Place:
 
     def node_number(self) -> int:
         """Of the one node, in Cloudly's database."""
-        found = self.store.read(lambda db: db.execute("SELECT id FROM node").fetchone())
+        found = self.store.read_now(lambda db: db.execute("SELECT id FROM node").fetchone())
         return int(found[0])
 
     def ask_diagnosis(self) -> str:
@@ -366,7 +366,7 @@ class Place:
 
     def shipped_core(self) -> int:
         """Up to which core fact of the current epoch Cloudly has the journal."""
-        rows = self.store.read(
+        rows = self.store.read_now(
             lambda db: db.execute(
                 "SELECT ack_seq FROM lane WHERE lane='core' ORDER BY epoch_n DESC LIMIT 1"
             ).fetchall()

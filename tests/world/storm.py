@@ -167,7 +167,7 @@ class Storm:
                 f"Cloudly has {len(place.core_at_cloudly())} core facts, "
                 f"the device {len(place.core_on_device())}, or other ones"
             )
-        gaps = place.store.read(lambda db: db.execute("SELECT * FROM lane_gap").fetchall())
+        gaps = place.store.read_now(lambda db: db.execute("SELECT * FROM lane_gap").fetchall())
         found += [f"a gap: {tuple(gap)}" for gap in gaps]
         with open_reader(place.home) as reader:
             found += [f"journal: {problem}" for problem in verify(reader).problems]
@@ -207,7 +207,7 @@ class Storm:
 
     def _deployments(self) -> dict[str, str]:
         """Deployment to state, as Cloudly has it, of what the operator ordered."""
-        rows = self.place.store.read(
+        rows = self.place.store.read_now(
             lambda db: db.execute(
                 "SELECT deployment, state FROM deployment WHERE rollback_of IS NULL ORDER BY rowid"
             ).fetchall()

@@ -46,7 +46,7 @@ def why(notes: list[Fact], source: str) -> set[str]:
 
 def at_cloudly(place: Place) -> list[dict[str, Any]]:
     """Every event of the log lane that Cloudly has."""
-    rows = place.store.read(
+    rows = place.store.read_now(
         lambda db: db.execute(
             "SELECT events FROM journal_chunk WHERE lane='log' ORDER BY first_seq"
         ).fetchall()

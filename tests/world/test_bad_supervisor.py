@@ -366,7 +366,9 @@ def test_an_answer_that_is_lost_after_the_deed_leads_to_the_same_end(
             assert place.kinds("enrollment/1")[-1] == "enrolled"
             assert [told.what for told in place.supervisor.told].count("reboot") == 1
             assert tells(place).count("apply") <= 3
-            nodes = place.store.read(lambda db: db.execute("SELECT count(*) FROM node").fetchone())
+            nodes = place.store.read_now(
+                lambda db: db.execute("SELECT count(*) FROM node").fetchone()
+            )
             assert nodes[0] == 1
 
     run_virtual(story)

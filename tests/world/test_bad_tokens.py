@@ -25,7 +25,7 @@ def epoch(place: Place) -> str:
 
 
 def nodes(place: Place) -> list[str]:
-    rows = place.store.read(lambda db: db.execute("SELECT node_id FROM node").fetchall())
+    rows = place.store.read_now(lambda db: db.execute("SELECT node_id FROM node").fetchall())
     return [str(row[0]) for row in rows]
 
 

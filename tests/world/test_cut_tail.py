@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from baserunner.app_update import steps
+from cloudly.store.sql import Connection
 from journal.facts import Lane
 from journal.reader import open_reader
 from simulators.world import run_virtual
@@ -86,7 +87,7 @@ def cut_lane(database: sqlite3.Connection, lane: Lane, n: int) -> None:
 def forget_later_epochs(place: Place) -> None:
     """Cloudly is as it was: an earlier prefix that lost its tail has begun another epoch, which fences this one."""
 
-    def forget(db: sqlite3.Connection) -> None:
+    def forget(db: Connection) -> None:
         db.execute("DELETE FROM lane_gap")
         for table in ("lane", "journal_chunk", "transition", "stream"):
             db.execute(f"DELETE FROM {table} WHERE epoch_n > 1")  # noqa: S608 - names of ours

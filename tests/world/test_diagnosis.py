@@ -17,7 +17,9 @@ from tests.world.kit import Instead, Place, a_place
 
 
 def newest(place: Place) -> dict[str, Any]:
-    return dict(place.store.read(lambda db: diagnoses.newest(db, place.node_number(), limit=1))[0])
+    return dict(
+        place.store.read_now(lambda db: diagnoses.newest(db, place.node_number(), limit=1))[0]
+    )
 
 
 def found(place: Place) -> dict[str, dict[str, str]]:

@@ -61,7 +61,7 @@ def why(place: Place) -> str:
 
 
 def rows(place: Place, sentence: str) -> list[dict[str, Any]]:
-    return place.store.read(lambda db: [dict(row) for row in db.execute(sentence)])
+    return place.store.read_now(lambda db: [dict(row) for row in db.execute(sentence)])
 
 
 def chains_are_whole(place: Place) -> bool:
@@ -69,7 +69,7 @@ def chains_are_whole(place: Place) -> bool:
     checks = [
         one
         for node in nodes
-        for one in place.store.read(lambda db: list(verify(db, node)))  # noqa: B023 - read at once
+        for one in place.store.read_now(lambda db: list(verify(db, node)))  # noqa: B023 - read at once
     ]
     assert sum(one.facts for one in checks) > 0
     return not [one for one in checks if one.problems]

@@ -146,7 +146,9 @@ def answer(status: int, media_type: str, body: bytes) -> httpx.Response:
 
 def said_degraded(place: Place) -> list[str]:
     """What the node's last report at Cloudly says."""
-    rows = place.store.read(lambda db: db.execute("SELECT reported FROM node_status").fetchall())
+    rows = place.store.read_now(
+        lambda db: db.execute("SELECT reported FROM node_status").fetchall()
+    )
     return list(json.loads(rows[0][0])["degraded"]) if rows else []
 
 

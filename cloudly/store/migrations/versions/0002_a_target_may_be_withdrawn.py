@@ -13,6 +13,9 @@ Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     """SQLite cannot drop a NOT NULL: the table is made anew and filled from the old one."""
+    if op.get_context().dialect.name != "sqlite":
+        op.alter_column("desired", "deployment", nullable=True)
+        return
     op.rename_table("desired", "desired_before")
     op.create_table(
         "desired",

@@ -119,8 +119,8 @@ def _place_chunks() -> None:
     ).fetchall()
     for chunk, *lane in chunks:
         key = (lane[0], lane[1], lane[2])
-        text = connection.exec_driver_sql(
-            "SELECT events FROM journal_chunk WHERE id=?", (chunk,)
+        text = connection.execute(
+            sa.text("SELECT events FROM journal_chunk WHERE id=:chunk"), {"chunk": chunk}
         ).scalar_one()
         places, quiet = [], True
         for event in json.loads(text):
@@ -130,9 +130,11 @@ def _place_chunks() -> None:
             last[key] = max(place, n) if known else place
             places.append(last[key])
             quiet = quiet and str(event.get("stream")).startswith("heartbeat/")
-        connection.exec_driver_sql(
-            "UPDATE journal_chunk SET first_n=?, last_n=?, quiet=? WHERE id=?",
-            (places[0], places[-1], int(quiet), chunk),
+        connection.execute(
+            sa.text(
+                "UPDATE journal_chunk SET first_n=:first, last_n=:last, quiet=:quiet WHERE id=:chunk"
+            ),
+            {"first": places[0], "last": places[-1], "quiet": int(quiet), "chunk": chunk},
         )
     connection.exec_driver_sql(
         "UPDATE lane_gap SET at_n=(SELECT first_n FROM journal_chunk c WHERE (c.node, c.epoch_n, c.lane)="

@@ -90,8 +90,13 @@ def _first_fleet() -> None:
     connection = op.get_bind()
     found = connection.exec_driver_sql("SELECT value FROM meta WHERE key='default-release'").first()
     wanted = json.loads(found[0]) if found else {"release": None, "policy": None}
-    connection.exec_driver_sql(
-        "INSERT INTO fleet(id, name, created_at_ms, release, policy) VALUES(1, 'default', 0, ?, ?)",
-        (wanted["release"], wanted["policy"]),
+    connection.execute(
+        sa.text(
+            "INSERT INTO fleet(id, name, created_at_ms, release, policy)"
+            " VALUES(1, 'default', 0, :release, :policy)"
+        ),
+        {"release": wanted["release"], "policy": wanted["policy"]},
     )
+    if connection.dialect.name == "postgresql":  # its counter does not see a number that was given
+        connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence('fleet', 'id'), 1)")
     connection.exec_driver_sql("DELETE FROM meta WHERE key='default-release'")

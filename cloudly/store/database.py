@@ -1,0 +1,74 @@
+"""What the store asks of an engine: an answer of one moment, and many decisions in one durable transaction.
+
+Rules:
+- A decision is a function of the database; each is undone by itself when it refuses or fails, and nobody hears of his
+  before all of them are durable.
+- A decision about one node names it: decisions about nodes, each other's or the same one's, may be committed by several
+  processes at once. Every other decision is alone with the database while it is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import anyio
+
+from cloudly.store.sql import Connection
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+
+class Pending:
+    """One decision in the queue and, later, what came of it."""
+
+    __slots__ = ("done", "error", "is_alone", "is_next", "node", "result", "work")
+
+    def __init__(self, work: Work[Any], node: int | None = None) -> None:
+        self.work = work
+        self.node = node
+        """The node that it is about; None: it may be about anything."""
+        self.done = anyio.Event()
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.is_next = False
+        """It was not decided: whoever waits for it is to lead what is in the queue now."""
+        self.is_alone = False
+        """Nobody waits for it any more."""
+
+    def outcome(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Database(Protocol):
+    """An engine, opened and migrated."""
+
+    broken: bool
+    """It failed in a way that only another process can go on from."""
+    identity: str | None
+    """Another one once the database was restored; None: the engine cannot tell."""
+    commits: int
+    decisions: int
+
+    def read_now(self, question: Work[T]) -> T:
+        """For who is in no event loop: the CLI, start and end. Raises StoreUnavailable."""
+        ...
+
+    async def read(self, question: Work[T]) -> T:
+        """From what is committed. Raises StoreUnavailable."""
+        ...
+
+    def commit_now(self, batch: Sequence[Pending]) -> None: ...
+
+    async def commit(self, batch: Sequence[Pending]) -> None:
+        """Every outcome is set when it returns; it raises nothing."""
+        ...
+
+    async def version(self) -> Hashable:
+        """Differs whenever something was written by another process. Raises StoreUnavailable."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""PostgreSQL as the store's engine: asyncpg, in the loop of the server; the store's functions wait in greenlets."""
