@@ -15,10 +15,10 @@ from cloudly.problems import FromTheFuture
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision in `migrations/versions`; a test compares."""
 
-KNOWN = ("0001", "0002", "0003", "0004")
+KNOWN = ("0001", "0002", "0003", "0004", "0005")
 
 
 def revision(connection: sqlite3.Connection) -> str | None:

@@ -64,6 +64,7 @@ join_token = _table(
     _int("expires_at_ms", nullable=True),
     _int("revoked_at_ms", nullable=True),
     _added_int("fleet", "1"),
+    _added_text("labels", "{}"),  # which its nodes come with
 )
 join_use = _table(
     "join_use",
@@ -87,6 +88,11 @@ node = _table(
     _text("needs_operator", nullable=True),
     sa.Column("last_good", Big, sa.ForeignKey("release.id"), nullable=True),
     _added_int("fleet", "1"),
+    _added_text("labels", "{}"),
+    _int("quarantined_at_ms", nullable=True),
+    _text("quarantine", nullable=True),  # by whom and why: JSON
+    _int("retired_at_ms", nullable=True),
+    sa.Index("ix_node_fleet", "fleet"),
 )
 fleet = _table(
     "fleet",
@@ -105,6 +111,10 @@ credential = _table(
     _text("nonce"),
     _int("still_open"),
     _int("enrolled_at_ms"),
+    _int("rotate_asked_at_ms", nullable=True),
+    _hash("next_hash", nullable=True),  # of the node token that the device drew to follow this one
+    _int("rotated_at_ms", nullable=True),
+    sa.Index("ix_credential_next_hash", "next_hash", unique=True),
 )
 former_token = _table(
     "former_token",
@@ -319,6 +329,8 @@ deployment = _table(
     _text("reason"),
     _int("needs_rollback"),
     _int("closed"),
+    _int("rollout", nullable=True),  # that gave the order; NULL: a person or a rollback did
+    _added_text("actor"),  # whose order it was
     sa.UniqueConstraint("node", "generation"),
 )
 desired = _table(
@@ -336,4 +348,157 @@ never_again = _table(
     sa.Column("deployment", sa.Text, sa.ForeignKey("deployment.deployment"), nullable=False),
     _text("reason"),
     _int("at_ms"),
+)
+
+# -- what may run where
+channel = _table(
+    "channel",
+    sa.Column("id", Big, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    _int("created_at_ms"),
+    _int("approvals"),  # how many persons must have said yes before a release is published there
+    _int("second_person"),  # 1: who published it there may not be the only one who approved it
+)
+channel_release = _table(
+    "channel_release",
+    sa.Column("channel", Big, sa.ForeignKey("channel.id"), primary_key=True),
+    sa.Column("seq", Big, primary_key=True),  # order within the channel: which release is newer
+    sa.Column("release", Big, sa.ForeignKey("release.id"), nullable=False),
+    _int("proposed_at_ms"),
+    _text("proposed_by"),
+    _int("published_at_ms", nullable=True),
+    _int("withdrawn_at_ms", nullable=True),
+    _int("is_floor"),  # 1: no upgrade may skip it
+    _text("note"),
+    sa.UniqueConstraint("channel", "release"),
+)
+approval = _table(
+    "approval",
+    sa.Column("id", Big, primary_key=True),
+    sa.Column("channel", Big, sa.ForeignKey("channel.id"), nullable=False),
+    sa.Column("release", Big, sa.ForeignKey("release.id"), nullable=False),
+    _text("actor"),
+    _int("at_ms"),
+    _text("decision"),  # approved | refused
+    _text("note"),
+    sa.UniqueConstraint("channel", "release", "actor"),
+)
+pin = _table(
+    "pin",
+    sa.Column("scope", sa.Text, primary_key=True),  # node | fleet
+    sa.Column("scope_id", Big, primary_key=True),
+    sa.Column("release", Big, sa.ForeignKey("release.id"), nullable=True),  # NULL: whatever it runs
+    _text("actor"),
+    _text("reason"),
+    _int("at_ms"),
+    _int("until_ms", nullable=True),
+)
+ban = _table(
+    "ban",
+    sa.Column("digest", sa.Text, primary_key=True),  # of an image, or the commit of a release
+    _text("actor"),
+    _text("reason"),
+    _int("at_ms"),
+)
+
+# -- rollouts: a stream of facts each, and what is counted of it
+rollout = _table(
+    "rollout",
+    sa.Column("id", Big, primary_key=True),
+    sa.Column("release", Big, sa.ForeignKey("release.id"), nullable=False),
+    _text("plan"),
+    _text("policy"),  # of the deployments that it orders
+    _text("state"),  # as its last fact left it
+    _int("seq"),
+    _hash("hash"),
+    _int("created_at_ms"),
+    _int("is_open"),  # 1: not final
+    sa.Index("ix_rollout_is_open", "is_open"),
+)
+rollout_event = _table(
+    "rollout_event",
+    sa.Column("rollout", Big, sa.ForeignKey("rollout.id"), primary_key=True),
+    sa.Column("seq", Big, primary_key=True),
+    _int("at_ms"),
+    _text("kind"),
+    _text("src"),
+    _text("dst"),
+    _text("data"),
+    _hash("hash"),
+    _int("lease_epoch"),
+)
+rollout_grant = _table(
+    "rollout_grant",
+    sa.Column("rollout", Big, sa.ForeignKey("rollout.id"), primary_key=True),
+    _node(),
+    _int("phase"),
+    _int("at_ms"),
+    _text("deployment"),
+    _text("outcome", nullable=True),
+    _int("outcome_at_ms", nullable=True),
+    _text("reason"),
+    _text("counted"),  # the outcome that the rollout's facts have counted; empty: in flight
+    sa.Index("ix_rollout_grant_deployment", "deployment", unique=True),
+    sa.Index(
+        "ix_rollout_grant_in_flight",
+        "rollout",
+        "at_ms",
+        sqlite_where=sa.text("outcome IS NULL"),
+        postgresql_where=sa.text("outcome IS NULL"),
+    ),
+    sa.Index(
+        "ix_rollout_grant_news",
+        "rollout",
+        sqlite_where=sa.text("outcome IS NOT NULL AND counted<>outcome"),
+        postgresql_where=sa.text("outcome IS NOT NULL AND counted<>outcome"),
+    ),
+)
+lease = _table(
+    "lease",
+    sa.Column("name", sa.Text, primary_key=True),
+    _text("owner"),
+    _int("epoch"),  # grows with each owner: what an older one still writes is refused
+    _int("until_ms"),
+)
+
+# -- who is told
+webhook = _table(
+    "webhook",
+    sa.Column("id", Big, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    _text("url"),
+    _text("kinds"),  # JSON: which events it wants; [] is all
+    _int("created_at_ms"),
+    _int("disabled_at_ms", nullable=True),
+    _text("disabled_why"),
+)  # its secret is in a file of the data directory, as all secrets that are needed in full
+outbox = _table(
+    "outbox",
+    sa.Column("id", Big, primary_key=True),
+    _int("at_ms"),
+    _text("kind"),
+    _text("data"),
+    sa.Index("ix_outbox_at_ms", "at_ms"),
+)
+delivery = _table(
+    "delivery",
+    sa.Column("webhook", Big, sa.ForeignKey("webhook.id"), primary_key=True),
+    sa.Column("event", Big, sa.ForeignKey("outbox.id"), primary_key=True),
+    _int("attempts"),
+    _int("next_at_ms", nullable=True),  # NULL: delivered, or given up
+    _int("done_at_ms", nullable=True),
+    _int("status", nullable=True),
+    _text("problem"),
+    sa.Index("ix_delivery_due", "next_at_ms"),
+)
+api_token = _table(
+    "api_token",
+    sa.Column("id", Big, primary_key=True),
+    _hash("hash", unique=True),
+    _text("name"),
+    _text("role"),  # viewer | operator | approver | admin
+    _int("created_at_ms"),
+    _int("expires_at_ms", nullable=True),
+    _int("revoked_at_ms", nullable=True),
+    _int("used_at_ms", nullable=True),
 )
