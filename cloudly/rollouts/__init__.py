@@ -11,7 +11,7 @@ Rules:
     phases      a slice of the nodes             evidence    when failures are too many
     plan        what the operator asked for      admission   whether one node may have it now, and why not
     machine     chart and facts; their fold is   engine      what the leading process must write now
-    belief      what is believed of a rollout
+    belief      what is believed of a rollout    counting    outcomes in bulk: one fact for many
     counts      what became of the grants        orders      what an operator may order
     dry_run     what a plan would do             why         what a rollout waits for
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from cloudly.rollouts.counts import NOTHING, Counts, together
 
@@ -68,5 +69,32 @@ class Rollout:
         return together(each.counts for each in self.slices)
 
     @property
+    def granted(self) -> int:
+        return sum(each.counts.granted for each in self.slices)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(each.counts.in_flight for each in self.slices)
+
+    @property
     def is_final(self) -> bool:
         return self.state in FINAL
+
+
+def with_counts(rollout: Rollout, counts: Sequence[Counts]) -> Rollout:
+    """The same rollout with the counters as the database has them now, phase by phase.
+
+    The facts lag behind by a tick of the leading process; a check-in must not. For `admission` only: never folded on.
+    """
+    slices = tuple(
+        replace(each, counts=counts[number]) if number < len(counts) else each
+        for number, each in enumerate(rollout.slices)
+    )
+    return replace(rollout, slices=slices)
+
+
+def granting(rollout: Rollout) -> Rollout:
+    """With one more grant in the present phase: for the next node of the same batch."""
+    present = rollout.present
+    counts = replace(present.counts, granted=present.counts.granted + 1)
+    return replace(rollout, slices=(*rollout.slices[:-1], replace(present, counts=counts)))

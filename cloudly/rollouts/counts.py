@@ -2,7 +2,8 @@
 
 Rules:
 - A grant is in flight until its outcome. Its outcome never changes, but for one: a node that succeeded may relapse
-  while its rollout is not finished (it was rolled back after all, or went dark in the soak).
+  until its phase has passed (it was rolled back after all, or went dark in the soak).
+- What is reported after that, or after the rollout's end, is late: it is told and changes nothing.
 - A bad outcome: failed, rolled back, overdue, dark, relapsed. Superseded is no outcome of the release: somebody gave
   the node something else, moved it or removed it before it had one.
 """
@@ -89,7 +90,44 @@ NOTHING = Counts()
 
 
 def together(many: Iterable[Counts]) -> Counts:
-    total = NOTHING
-    for counts in many:
-        total = total.plus({name: getattr(counts, name) for name in NAMES})
-    return total
+    rows = [
+        (
+            c.granted,
+            c.succeeded,
+            c.failed,
+            c.rolled_back,
+            c.overdue,
+            c.dark,
+            c.superseded,
+            c.relapsed,
+        )
+        for c in many
+    ]
+    return Counts(*(sum(column) for column in zip(*rows, strict=True))) if rows else NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What an outcome that a node reported does: what to count, if anything, and whether it comes too late to count."""
+
+    counts_as: Outcome | None = None
+    is_late: bool = False
+    """It says something else than what was counted: told as a note (`engine.late_outcome`), and changes nothing."""
+
+
+def hear(
+    reported: Outcome, *, counted: Outcome | None, is_final: bool, phase_has_passed: bool
+) -> Heard:
+    """Count each grant once. `counted`: the grant's outcome so far; None while it is in flight.
+
+    `is_final`: the rollout has ended. `phase_has_passed`: the soak of the grant's phase is over.
+    """
+    if reported is counted or (counted is Outcome.RELAPSED and reported in BAD):
+        return Heard()
+    if is_final:
+        return Heard(is_late=True)
+    if counted is None:
+        return Heard(counts_as=reported)
+    if counted is Outcome.SUCCEEDED and reported in BAD and not phase_has_passed:
+        return Heard(counts_as=Outcome.RELAPSED)
+    return Heard(is_late=True)

@@ -33,6 +33,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, inf, lgamma, log
 
+from cloudly.rollouts.counts import NOTHING, Counts
 from cloudly.rollouts.plan import HaltPolicy
 
 _STEPS = 60
@@ -53,6 +54,17 @@ class Sample:
     @property
     def rate(self) -> float:
         return self.failures / self.nodes if self.nodes else 0.0
+
+
+def sample(counts: Counts, policy: HaltPolicy, *, set_aside: Counts = NOTHING) -> Sample:
+    """From the counts of all phases; `set_aside`: what was settled when an operator last resumed a halted rollout."""
+    failures = _failures(counts, policy) - _failures(set_aside, policy)
+    still_good = max(counts.succeeded - set_aside.succeeded, 0)
+    return Sample(failures=max(failures, 0), others=still_good + counts.in_flight)
+
+
+def _failures(counts: Counts, policy: HaltPolicy) -> int:
+    return counts.bad if policy.dark_counts else counts.bad - counts.dark
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,20 @@ def failures_to_halt(successes: int, policy: HaltPolicy, *, in_flight: int = 0) 
     while high - low > 1:
         middle = (low + high) // 2
         if must_halt(Sample(middle, others), policy):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def failures_of(nodes: int, policy: HaltPolicy) -> int | None:
+    """How many of so many nodes must fail to halt; None: too few nodes, even if all fail."""
+    if not must_halt(Sample(nodes, 0), policy):
+        return None
+    low, high = 0, nodes
+    while high - low > 1:
+        middle = (low + high) // 2
+        if must_halt(Sample(middle, nodes - middle), policy):
             high = middle
         else:
             low = middle

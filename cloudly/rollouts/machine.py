@@ -17,7 +17,7 @@ Data of the facts (JSON), written by `engine` (e) and `orders` (o):
     started               o  by
     phase-opened          e  phase, name
     outcomes-counted      e  phases: {phase: {count: how many more}}, failures: [[node, outcome, reason]], unnamed
-    phase-filled          e  phase, left (nodes that the phase did not wait for, if known)
+    phase-filled          e  phase
     settled               e  phase
     soak-passed           e  phase, evidence (in words)
     phase-approval-asked  e  phase, reason
@@ -28,6 +28,9 @@ Data of the facts (JSON), written by `engine` (e) and `orders` (o):
     rolled-back           e  left (nodes that have not gone back by now)
     aborted               o  by, reason
     completed             e  evidence (in words)
+
+Beside the story, as notes that are never folded:
+    late-outcome          engine.late_outcome: node, outcome, counted_as (empty: it was in flight at the end)
 """
 
 from __future__ import annotations
@@ -167,6 +170,7 @@ def _opened(believed: Rollout, values: Mapping[str, Any], at_ms: int) -> Rollout
     """The next phase; or the present one again, after a pause or a halt: its counts stay."""
     number = values["phase"]
     fresh = Slice(name=values["name"], opened_at_ms=at_ms)
+    believed = replace(believed, approval_reason="")
     if number == believed.phase:
         again = replace(fresh, counts=believed.present.counts)
         return replace(believed, slices=(*believed.slices[:-1], again))

@@ -45,7 +45,7 @@ class Phase(Said):
     at_least: int = Field(default=1, ge=0, le=10**6)
     """Of a share: so many nodes of its own must have succeeded; until then nodes of any place are let in."""
     soak_s: Seconds = SOAK_S
-    """How long nothing may go wrong after the last outcome, before the next phase."""
+    """How long the phase is watched after its last outcome; relapses in it count as failures."""
     needs_approval: bool = False
     """Somebody must say yes before it opens."""
 

@@ -1,0 +1,216 @@
+"""Whether one node may have the release now: the decision of a check-in, and the reason of every no.
+
+Rules:
+- Nothing looks at any other node: a rollout's counters, the plan, the node and the time are all that is asked.
+- The counters may be those of the database (`belief.with_counts`): the very failure that is enough stops admission,
+  before the leading process has written `halted`.
+- A grant is for good: a node that was given the order keeps it until its outcome, whatever becomes of its place, its
+  labels or the window.
+- `may_admit` says the first objection; `objections` says all of them, for people.
+
+A check-in grants k nodes in one transaction, each with `may_admit` and `belief.granting` after each yes, and raises
+the counters within `bounds` in the same statement: so two processes cannot both give the last place away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cloudly.rollouts.belief import Rollout
+from cloudly.rollouts.evidence import judge, must_halt, sample
+from cloudly.rollouts.membership import first_phase, in_phase, is_selected, place
+from cloudly.rollouts.plan import Plan
+from cloudly.rollouts.selector import NodeState, NodeView
+from cloudly.rollouts.windows import is_open, next_change_ms
+from interfaces.why import when
+
+
+class No(StrEnum):
+    """Why not. Those of the rollout, then those of the node, then those of the phase, then those of the moment."""
+
+    NOT_STARTED = "not-started"
+    PAUSED = "paused"
+    HALTED = "halted"
+    FINISHED = "finished"
+    BETWEEN_PHASES = "between-phases"
+    NOT_SELECTED = "not-selected"
+    HAS_IT = "has-it"
+    GIVEN_ALREADY = "given-already"
+    QUARANTINED = "quarantined"
+    PINNED = "pinned"
+    NEVER_AGAIN = "never-again"
+    BELOW_FLOOR = "below-floor"
+    UPDATING = "updating"
+    PHASE_FULL = "phase-full"
+    NOT_IN_PHASE = "not-in-phase"
+    EVIDENCE = "evidence"
+    WINDOW_CLOSED = "window-closed"
+    CONCURRENCY = "concurrency"
+
+
+PASSING = frozenset({No.EVIDENCE, No.WINDOW_CLOSED, No.CONCURRENCY, No.UPDATING})
+"""Objections that go by themselves: a node with only these is still to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a node stands to this rollout's release. Empty text: it does not apply."""
+
+    has_it: bool = False
+    """It runs the release, by digest."""
+    granted: bool = False
+    """This rollout has given it the order, whatever became of that."""
+    pinned: str = ""
+    """What it, or its fleet, is pinned to."""
+    never_again: str = ""
+    """Why this release must never run on it again."""
+    below_floor: str = ""
+    """The version that it must run first."""
+
+
+FREE = Standing()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Yes, in which phase; or no, why, and when that ends if a clock can tell."""
+
+    phase: int
+    """The phase of the grant; -1 when there is none."""
+    no: No | None = None
+    why: str = ""
+    until_ms: int | None = None
+
+    @property
+    def admitted(self) -> bool:
+        return self.no is None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the counters of all phases together must not exceed after a grant."""
+
+    in_flight: int
+    granted: int | None
+    """Of a count phase; None: no bound."""
+
+
+def may_admit(
+    node: NodeView, rollout: Rollout, plan: Plan, now_ms: int, standing: Standing = FREE
+) -> Admission:
+    """Yes, or the first objection."""
+    for objection in objections(node, rollout, plan, now_ms, standing):
+        return objection
+    return Admission(phase=rollout.phase)
+
+
+def objections(
+    node: NodeView, rollout: Rollout, plan: Plan, now_ms: int, standing: Standing = FREE
+) -> Iterator[Admission]:
+    """Every no, with its reason; none: it may have it."""
+    yield from _of_rollout(rollout)
+    yield from _of_node(node, plan, standing)
+    if rollout.state == "admitting":
+        yield from _of_phase(node, rollout, plan)
+        yield from _of_moment(rollout, plan, now_ms)
+
+
+def is_to_come(
+    node: NodeView, rollout: Rollout, plan: Plan, now_ms: int, standing: Standing = FREE
+) -> bool:
+    """Whether the open phase still takes this node, now or when a passing objection has gone: what a sweep counts."""
+    if rollout.state != "admitting":
+        return False
+    return all(one.no in PASSING for one in objections(node, rollout, plan, now_ms, standing))
+
+
+def bounds(rollout: Rollout, plan: Plan) -> Bounds:
+    """For the statement that raises the counters: the grant must not be made if either would be exceeded."""
+    count = plan.phases[rollout.phase].count if rollout.phase >= 0 else None
+    return Bounds(in_flight=plan.concurrency, granted=count)
+
+
+def _no(no: No, why: str, until_ms: int | None = None) -> Admission:
+    return Admission(phase=-1, no=no, why=why, until_ms=until_ms)
+
+
+def _of_rollout(rollout: Rollout) -> Iterator[Admission]:
+    match rollout.state:
+        case "admitting":
+            return
+        case "paused":
+            yield _no(No.PAUSED, f"the rollout was paused by {rollout.by}: {rollout.reason}")
+        case "halted" | "rolling-back":
+            yield _no(No.HALTED, f"the rollout is {rollout.state}: {rollout.reason}")
+        case "deciding" | "settling" | "soaking" | "awaiting-phase-approval":
+            name = (
+                f"phase {rollout.present.name!r} is filled"
+                if rollout.slices
+                else "no phase is open"
+            )
+            yield _no(No.BETWEEN_PHASES, f"{name}; it comes with a later one ({rollout.state})")
+        case _ if rollout.is_final:
+            yield _no(No.FINISHED, f"the rollout is {rollout.state}")
+        case _:
+            yield _no(No.NOT_STARTED, f"the rollout is not started ({rollout.state})")
+
+
+def _of_node(node: NodeView, plan: Plan, standing: Standing) -> Iterator[Admission]:
+    if not is_selected(plan, node):
+        yield _no(No.NOT_SELECTED, f"it is not among {plan.selector}")
+    if standing.granted:
+        yield _no(No.GIVEN_ALREADY, "it was given this order before; a rollout asks a node once")
+    elif standing.has_it:
+        yield _no(No.HAS_IT, "it runs this release already")
+    if node.state == NodeState.QUARANTINED:
+        yield _no(No.QUARANTINED, "it is quarantined")
+    if standing.pinned:
+        yield _no(No.PINNED, f"it is pinned: {standing.pinned}")
+    if standing.never_again:
+        yield _no(No.NEVER_AGAIN, f"never again on this node: {standing.never_again}")
+    if standing.below_floor:
+        yield _no(
+            No.BELOW_FLOOR, f"it must run {standing.below_floor} first, which no upgrade skips"
+        )
+    if node.state == NodeState.UPDATING:
+        yield _no(No.UPDATING, "another update of it is in progress")
+
+
+def _of_phase(node: NodeView, rollout: Rollout, plan: Plan) -> Iterator[Admission]:
+    here = plan.phases[rollout.phase]
+    if here.count is not None and rollout.granted >= here.count:
+        yield _no(No.PHASE_FULL, f"phase {here.name!r} has its {here.count} nodes")
+    if here.share_bp is not None and hoped_for(rollout) < here.at_least:
+        return
+    if not in_phase(plan, rollout.phase, node, rollout.salt):
+        mine = place(rollout.salt, node.node_id) / 100
+        later = first_phase(plan, node, rollout.salt)
+        then = (
+            f"it comes with phase {plan.phases[later].name!r}"
+            if later is not None
+            else "no phase takes it"
+        )
+        yield _no(
+            No.NOT_IN_PHASE,
+            f"phase {here.name!r} is {here.size}, its place is at {mine:.2f} %; {then}",
+        )
+
+
+def hoped_for(rollout: Rollout) -> int:
+    """Nodes of the present phase that have succeeded or may yet."""
+    counts = rollout.present.counts
+    return counts.succeeded + counts.in_flight
+
+
+def _of_moment(rollout: Rollout, plan: Plan, now_ms: int) -> Iterator[Admission]:
+    seen = sample(rollout.counts, plan.halt, set_aside=rollout.set_aside)
+    if must_halt(seen, plan.halt):
+        yield _no(No.EVIDENCE, f"the rollout is about to be halted: {judge(seen, plan.halt).why}")
+    if not is_open(plan.windows, now_ms):
+        opens_ms = next_change_ms(plan.windows, now_ms)
+        until = f"until {when(opens_ms)}" if opens_ms is not None else "for weeks"
+        yield _no(No.WINDOW_CLOSED, f"the maintenance window is closed {until}", opens_ms)
+    if rollout.in_flight >= plan.concurrency:
+        yield _no(No.CONCURRENCY, f"{rollout.in_flight} nodes are in flight, as many as may be")
