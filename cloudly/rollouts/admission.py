@@ -14,8 +14,8 @@ the counters within `bounds` in the same statement: so two processes cannot both
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cloudly.rollouts.belief import Rollout
@@ -80,8 +80,14 @@ class Admission:
     phase: int
     """The phase of the grant; -1 when there is none."""
     no: No | None = None
-    why: str = ""
     until_ms: int | None = None
+    tell: Callable[[], str] = field(default=str, repr=False, compare=False)
+    """Makes `why`: nearly every check-in during a canary is a no, and hardly any of them is read."""
+
+    @property
+    def why(self) -> str:
+        """In words; empty: yes."""
+        return self.tell()
 
     @property
     def admitted(self) -> bool:
@@ -132,8 +138,8 @@ def bounds(rollout: Rollout, plan: Plan) -> Bounds:
     return Bounds(in_flight=plan.concurrency, granted=count)
 
 
-def _no(no: No, why: str, until_ms: int | None = None) -> Admission:
-    return Admission(phase=-1, no=no, why=why, until_ms=until_ms)
+def _no(no: No, tell: Callable[[], str], until_ms: int | None = None) -> Admission:
+    return Admission(phase=-1, no=no, until_ms=until_ms, tell=tell)
 
 
 def _of_rollout(rollout: Rollout) -> Iterator[Admission]:
@@ -141,61 +147,53 @@ def _of_rollout(rollout: Rollout) -> Iterator[Admission]:
         case "admitting":
             return
         case "paused":
-            yield _no(No.PAUSED, f"the rollout was paused by {rollout.by}: {rollout.reason}")
-        case "halted" | "rolling-back":
-            yield _no(No.HALTED, f"the rollout is {rollout.state}: {rollout.reason}")
-        case "deciding" | "settling" | "soaking" | "awaiting-phase-approval":
-            name = (
-                f"phase {rollout.present.name!r} is filled"
-                if rollout.slices
-                else "no phase is open"
+            yield _no(
+                No.PAUSED, lambda: f"the rollout was paused by {rollout.by}: {rollout.reason}"
             )
-            yield _no(No.BETWEEN_PHASES, f"{name}; it comes with a later one ({rollout.state})")
+        case "halted" | "rolling-back":
+            yield _no(No.HALTED, lambda: f"the rollout is {rollout.state}: {rollout.reason}")
+        case "deciding" | "settling" | "soaking" | "awaiting-phase-approval":
+            yield _no(No.BETWEEN_PHASES, lambda: _between(rollout))
         case _ if rollout.is_final:
-            yield _no(No.FINISHED, f"the rollout is {rollout.state}")
+            yield _no(No.FINISHED, lambda: f"the rollout is {rollout.state}")
         case _:
-            yield _no(No.NOT_STARTED, f"the rollout is not started ({rollout.state})")
+            yield _no(No.NOT_STARTED, lambda: f"the rollout is not started ({rollout.state})")
+
+
+def _between(rollout: Rollout) -> str:
+    if not rollout.slices:
+        return f"no phase is open yet ({rollout.state})"
+    return f"phase {rollout.present.name!r} is filled ({rollout.state}); it comes with a later one"
 
 
 def _of_node(node: NodeView, plan: Plan, standing: Standing) -> Iterator[Admission]:
     if not is_selected(plan, node):
-        yield _no(No.NOT_SELECTED, f"it is not among {plan.selector}")
+        yield _no(No.NOT_SELECTED, lambda: f"it is not among {plan.selector}")
     if standing.granted:
-        yield _no(No.GIVEN_ALREADY, "it was given this order before; a rollout asks a node once")
+        yield _no(No.GIVEN_ALREADY, lambda: "it was given this order before; a node is asked once")
     elif standing.has_it:
-        yield _no(No.HAS_IT, "it runs this release already")
+        yield _no(No.HAS_IT, lambda: "it runs this release already")
     if node.state == NodeState.QUARANTINED:
-        yield _no(No.QUARANTINED, "it is quarantined")
+        yield _no(No.QUARANTINED, lambda: "it is quarantined")
     if standing.pinned:
-        yield _no(No.PINNED, f"it is pinned: {standing.pinned}")
+        yield _no(No.PINNED, lambda: f"it is pinned: {standing.pinned}")
     if standing.never_again:
-        yield _no(No.NEVER_AGAIN, f"never again on this node: {standing.never_again}")
+        yield _no(No.NEVER_AGAIN, lambda: f"never again on this node: {standing.never_again}")
     if standing.below_floor:
-        yield _no(
-            No.BELOW_FLOOR, f"it must run {standing.below_floor} first, which no upgrade skips"
-        )
+        floor = standing.below_floor
+        yield _no(No.BELOW_FLOOR, lambda: f"it must run {floor} first, which no upgrade skips")
     if node.state == NodeState.UPDATING:
-        yield _no(No.UPDATING, "another update of it is in progress")
+        yield _no(No.UPDATING, lambda: "another update of it is in progress")
 
 
 def _of_phase(node: NodeView, rollout: Rollout, plan: Plan) -> Iterator[Admission]:
     here = plan.phases[rollout.phase]
     if here.count is not None and rollout.granted >= here.count:
-        yield _no(No.PHASE_FULL, f"phase {here.name!r} has its {here.count} nodes")
+        yield _no(No.PHASE_FULL, lambda: f"phase {here.name!r} has its {here.count} nodes")
     if here.share_bp is not None and hoped_for(rollout) < here.at_least:
         return
     if not in_phase(plan, rollout.phase, node, rollout.salt):
-        mine = place(rollout.salt, node.node_id) / 100
-        later = first_phase(plan, node, rollout.salt)
-        then = (
-            f"it comes with phase {plan.phases[later].name!r}"
-            if later is not None
-            else "no phase takes it"
-        )
-        yield _no(
-            No.NOT_IN_PHASE,
-            f"phase {here.name!r} is {here.size}, its place is at {mine:.2f} %; {then}",
-        )
+        yield _no(No.NOT_IN_PHASE, lambda: _elsewhere(node, rollout, plan))
 
 
 def hoped_for(rollout: Rollout) -> int:
@@ -204,13 +202,23 @@ def hoped_for(rollout: Rollout) -> int:
     return counts.succeeded + counts.in_flight
 
 
+def _elsewhere(node: NodeView, rollout: Rollout, plan: Plan) -> str:
+    here = plan.phases[rollout.phase]
+    later = first_phase(plan, node, rollout.salt)
+    then = "no phase takes it" if later is None else f"it comes with {plan.phases[later].name!r}"
+    at = place(rollout.salt, node.node_id) / 100
+    return f"phase {here.name!r} is {here.size}, its place is at {at:.2f} %; {then}"
+
+
 def _of_moment(rollout: Rollout, plan: Plan, now_ms: int) -> Iterator[Admission]:
-    seen = sample(rollout.counts, plan.halt, set_aside=rollout.set_aside)
-    if must_halt(seen, plan.halt):
-        yield _no(No.EVIDENCE, f"the rollout is about to be halted: {judge(seen, plan.halt).why}")
+    if rollout.in_flight >= plan.concurrency:
+        many = rollout.in_flight
+        yield _no(No.CONCURRENCY, lambda: f"{many} nodes are in flight, as many as may be")
     if not is_open(plan.windows, now_ms):
         opens_ms = next_change_ms(plan.windows, now_ms)
         until = f"until {when(opens_ms)}" if opens_ms is not None else "for weeks"
-        yield _no(No.WINDOW_CLOSED, f"the maintenance window is closed {until}", opens_ms)
-    if rollout.in_flight >= plan.concurrency:
-        yield _no(No.CONCURRENCY, f"{rollout.in_flight} nodes are in flight, as many as may be")
+        yield _no(No.WINDOW_CLOSED, lambda: f"no maintenance window is open {until}", opens_ms)
+    seen = sample(rollout.counts, plan.halt, set_aside=rollout.set_aside)
+    if must_halt(seen, plan.halt):
+        why = "the rollout is about to be halted"
+        yield _no(No.EVIDENCE, lambda: f"{why}: {judge(seen, plan.halt).why}")

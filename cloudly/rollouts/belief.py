@@ -86,11 +86,13 @@ def with_counts(rollout: Rollout, counts: Sequence[Counts]) -> Rollout:
 
     The facts lag behind by a tick of the leading process; a check-in must not. For `admission` only: never folded on.
     """
-    slices = tuple(
-        replace(each, counts=counts[number]) if number < len(counts) else each
+    seen = tuple(
+        replace(each, counts=counts[number])
+        if number < len(counts) and counts[number] != each.counts
+        else each
         for number, each in enumerate(rollout.slices)
     )
-    return replace(rollout, slices=slices)
+    return rollout if seen == rollout.slices else replace(rollout, slices=seen)
 
 
 def granting(rollout: Rollout) -> Rollout:

@@ -74,6 +74,8 @@ class Counts:
 
     def less(self, other: Counts) -> dict[str, int]:
         """What must be added to `other` to get this; only what is not zero."""
+        if self == other:
+            return {}
         differences = {name: getattr(self, name) - getattr(other, name) for name in NAMES}
         return {name: more for name, more in differences.items() if more}
 
