@@ -120,11 +120,15 @@ class Heard:
 def hear(
     reported: Outcome, *, counted: Outcome | None, is_final: bool, phase_has_passed: bool
 ) -> Heard:
-    """Count each grant once. `counted`: the grant's outcome so far; None while it is in flight.
+    """Count each grant once. `reported`: any but `RELAPSED`, which is only ever an answer.
 
+    `counted`: the grant's outcome so far; None while it is in flight.
     `is_final`: the rollout has ended. `phase_has_passed`: the soak of the grant's phase is over.
     """
-    if reported is counted or (counted is Outcome.RELAPSED and reported in BAD):
+    settled = counted is not None or is_final
+    if reported is counted or (reported is Outcome.SUPERSEDED and settled):
+        return Heard()
+    if counted is Outcome.RELAPSED and reported in BAD:
         return Heard()
     if is_final:
         return Heard(is_late=True)

@@ -13,7 +13,8 @@ Laws:
 Data of the facts (JSON), written by `engine` (e) and `orders` (o):
     created               o  rollout, release, version, salt, by, plan (as JSON text), needs_approval
     approval-asked        o  by
-    approved, refused     o  by, note
+    approved              o  by, note
+    refused               o  by, reason
     started               o  by
     phase-opened          e  phase, name
     outcomes-counted      e  phases: {phase: {count: how many more}}, failures: [[node, outcome, reason]], unnamed

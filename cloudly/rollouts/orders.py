@@ -58,8 +58,8 @@ def approve(rollout: Rollout, plan: Plan, *, by: str, note: str = "") -> Decisio
     return _order(rollout, "approved", by=by, note=_text(note, "note"))
 
 
-def refuse(rollout: Rollout, *, by: str, note: str) -> Decision:
-    return _order(rollout, "refused", by=by, note=_said(note, "refuse", "note"))
+def refuse(rollout: Rollout, *, by: str, reason: str) -> Decision:
+    return _order(rollout, "refused", by=by, reason=_said(reason, "refuse", "reason"))
 
 
 def start(rollout: Rollout, plan: Plan, *, by: str) -> Decision:

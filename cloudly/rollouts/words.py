@@ -12,7 +12,7 @@ SENTENCES: dict[str, str] = {
     "created":              "{by} created it: release {version} ({release})",
     "approval-asked":       "{by} asked for its approval",
     "approved":             "{by} approved it: {note}",
-    "refused":              "{by} refused it: {note}",
+    "refused":              "{by} refused it: {reason}",
     "started":              "{by} started it",
     "phase-opened":         "phase {phase} ({name}) is open",
     "outcomes-counted":     "{counted}",
