@@ -43,6 +43,20 @@ class Bad(NamedTuple):
     reason: str = ""
 
 
+class Sweep(NamedTuple):
+    """A count over the fleet, made now and then beside the hot path: whom the open phase still takes."""
+
+    phase: int
+    """The phase that was open when it began."""
+    began_ms: int
+    """A sweep that began before the phase was opened, or opened again, tells nothing of it."""
+    settled: int
+    """How many grants of that phase had their outcome when it began. While a share phase has not its `at_least`,
+    every bad outcome lets somebody else in, so a sweep from before it does not tell that nobody is left."""
+    to_come: int
+    """Nodes for which `admission.is_to_come` is true, but those that are dark now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What the leading process sees, beside the facts."""
@@ -53,11 +67,8 @@ class Observed:
     """The bad outcomes in `counts` that no fact has named yet."""
     quiet: tuple[Grant, ...] = ()
     """Grants in flight that `cutoffs` finds, and in the present phase those that succeeded and are silent."""
-    to_come: int | None = None
-    """How many nodes, not counting those that are dark now, the phase `swept` still takes (`admission.is_to_come`),
-    by a sweep that began after it was opened; None: not known yet."""
-    swept: int = -1
-    """The phase that `to_come` is about."""
+    sweep: Sweep | None = None
+    """The newest count of who is still to come; None: none yet."""
     to_turn_back: int | None = None
     """In a rollback: nodes that were given the release, are not dark and do not run their last good one yet."""
 

@@ -117,11 +117,14 @@ def _is_filled(rollout: Rollout, plan: Plan, observed: Observed) -> bool:
     here = plan.phases[rollout.phase]
     if here.count is not None and rollout.granted >= here.count:
         return True
-    if observed.swept != rollout.phase or observed.to_come != 0 or rollout.granted == 0:
+    sweep, counts = observed.sweep, rollout.present.counts
+    if sweep is None or sweep.to_come or rollout.granted == 0:
         return False
-    counts = rollout.present.counts
-    may_still_try_another = here.share_bp is not None and counts.succeeded < here.at_least
-    return not (may_still_try_another and counts.in_flight)
+    if sweep.phase != rollout.phase or sweep.began_ms < rollout.present.opened_at_ms:
+        return False
+    if here.share_bp is None or counts.succeeded >= here.at_least:
+        return True
+    return counts.in_flight == 0 and sweep.settled == counts.settled
 
 
 def _settle(rollout: Rollout) -> Decision:

@@ -12,9 +12,9 @@ from heapq import heappop, heappush
 from cloudly.rollouts import orders
 from cloudly.rollouts.admission import PASSING, Standing, hoped_for, is_to_come, may_admit
 from cloudly.rollouts.belief import Rollout, granting, with_counts
-from cloudly.rollouts.counting import Bad, Decision, Grant, Observed, cutoffs
+from cloudly.rollouts.counting import Bad, Decision, Grant, Observed, Sweep, cutoffs
 from cloudly.rollouts.counts import NOTHING, Counts, Outcome, hear
-from cloudly.rollouts.engine import foresee, next_facts
+from cloudly.rollouts.engine import foresee, next_facts, soak_until_ms
 from cloudly.rollouts.machine import MACHINE
 from cloudly.rollouts.plan import Plan
 from cloudly.rollouts.selector import NodeView
@@ -67,7 +67,7 @@ class Simulation:
         self._asking: list[NodeView] = []
         self._outside: list[NodeView] = []
         """Asked in this phase, and not of it."""
-        self._to_come: int | None = None
+        self._sweep: Sweep | None = None
         self._in_flight: dict[str, Row] = {}
         self._order(
             orders.create(
@@ -97,8 +97,7 @@ class Simulation:
             counts=tuple(self.counts),
             bad=tuple(self.unnamed),
             quiet=tuple(self._quiet()),
-            to_come=self._to_come,
-            swept=self.rollout.phase,
+            sweep=self._sweep,
         )
 
     @property
@@ -116,7 +115,8 @@ class Simulation:
         asking, self._asking = self._asking, []
         if hoped_for(live) < self.plan.phases[live.phase].at_least:
             asking, self._outside = asking + self._outside, []
-        self._to_come = 0
+        phase, settled = live.phase, live.present.counts.settled
+        self._sweep = Sweep(phase, self.now_ms, settled, 0)
         for number, node in enumerate(asking):
             said = may_admit(node, live, self.plan, self.now_ms, self.standing(node))
             if said.admitted:
@@ -124,13 +124,13 @@ class Simulation:
                 self._grant(node, said.phase)
             elif said.no in PASSING:
                 self._asking = asking[number:]
-                self._to_come = len(self._asking)
+                self._sweep = Sweep(phase, self.now_ms, settled, len(self._asking))
                 break
             else:
                 self._outside.append(node)
 
     def sweep(self) -> int:
-        """The count that a store would make, node by node; `_to_come` is the same, or a lower bound above zero."""
+        """The count that a store would make, node by node; `_sweep` is the same, or a lower bound above zero."""
         return sum(
             is_to_come(node, self.live, self.plan, self.now_ms, self.standing(node))
             for node in self.nodes
@@ -143,6 +143,8 @@ class Simulation:
             while self.ends and self.ends[0][0] <= self.now_ms:
                 _, node, outcome = heappop(self.ends)
                 self.report(node, outcome)
+        elif self.rollout.state == "soaking":
+            self.now_ms = max(self.now_ms + 1, soak_until_ms(self.rollout, self.plan))
         else:
             self.now_ms += 10 * MINUTE
         if self.how is Outcome.OVERDUE:
@@ -185,7 +187,7 @@ class Simulation:
             if decision.data["phase"] == len(self.counts):
                 self.counts.append(NOTHING)
             self._asking = [node for node in self.nodes if node.node_id not in self.rows]
-            self._outside, self._to_come = [], None
+            self._outside, self._sweep = [], None
 
     def refolded(self) -> Rollout:
         """The belief from the facts alone."""
