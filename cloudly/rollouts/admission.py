@@ -190,7 +190,8 @@ def _of_phase(node: NodeView, rollout: Rollout, plan: Plan) -> Iterator[Admissio
     here = plan.phases[rollout.phase]
     if here.count is not None and rollout.granted >= here.count:
         yield _no(No.PHASE_FULL, lambda: f"phase {here.name!r} has its {here.count} nodes")
-    if here.share_bp is not None and hoped_for(rollout) < here.at_least:
+    widened = here.share_bp is not None and rollout.present.widened_at_ms is not None
+    if widened and hoped_for(rollout) < here.at_least:
         return
     if not in_phase(plan, rollout.phase, node, rollout.salt):
         yield _no(No.NOT_IN_PHASE, lambda: _elsewhere(node, rollout, plan))

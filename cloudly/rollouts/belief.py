@@ -19,6 +19,8 @@ class Slice:
     filled_at_ms: int | None = None
     settled_at_ms: int | None = None
     passed_at_ms: int | None = None
+    widened_at_ms: int | None = None
+    """Since then nodes of any place are let in, as long as fewer than `at_least` of its own are good or in flight."""
     counts: Counts = NOTHING
 
 

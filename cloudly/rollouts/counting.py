@@ -49,7 +49,7 @@ class Sweep(NamedTuple):
     phase: int
     """The phase that was open when it began."""
     began_ms: int
-    """A sweep that began before the phase was opened, or opened again, tells nothing of it."""
+    """One that began before the phase was opened, opened again, or widened tells nothing of it."""
     settled: int
     """How many grants of that phase had their outcome when it began. While a share phase has not its `at_least`,
     every bad outcome lets somebody else in, so a sweep from before it does not tell that nobody is left."""

@@ -3,7 +3,7 @@
 Rules:
 - It asks the same functions as a check-in does (`membership`, `admission`), so it cannot tell another story; only what
   depends on who comes first is told as a number: the nodes of a count phase, and those of any place that a share phase
-  would let in to have `at_least` one.
+  lets in when it is widened. Nodes that fail or stay away are not foreseen.
 - Each node stands in the first phase that takes it.
 """
 

@@ -5,14 +5,15 @@ Rules:
   to write at that time: so a leader that dies after any of them is taken over by calling this again.
 - Outcomes are counted first, then the evidence is asked, then the deadline, then the phase goes on. So a phase never
   passes over a failure that is already known.
-- A share phase is filled when a sweep found nobody more to come and its own `at_least` have succeeded, or none can.
+- A share phase is filled when a sweep found nobody more to come. If fewer than its `at_least` have succeeded by then it
+  is widened first: nodes of any place may come, until so many have, or nobody is left.
 - A phase of which nobody succeeded never passes by itself: too few to halt by evidence, too bad to go on unseen.
 """
 
 from __future__ import annotations
 
 from cloudly.rollouts.belief import Rollout
-from cloudly.rollouts.counting import Decision, Observed, counted
+from cloudly.rollouts.counting import Decision, Observed, Sweep, counted
 from cloudly.rollouts.evidence import Evidence, judge, must_halt, sample
 from cloudly.rollouts.machine import CHART, COUNTING, RUNNING, fold
 from cloudly.rollouts.plan import Plan
@@ -71,8 +72,8 @@ def _go_on(rollout: Rollout, plan: Plan, observed: Observed, now_ms: int) -> Dec
     match rollout.state:
         case "deciding":
             return _decide(rollout, plan)
-        case "admitting" if _is_filled(rollout, plan, observed):
-            return Decision("phase-filled", {"phase": rollout.phase})
+        case "admitting":
+            return _fill(rollout, plan, observed)
         case "settling" if rollout.in_flight == 0:
             return _settle(rollout)
         case "soaking" if now_ms >= soak_until_ms(rollout, plan):
@@ -112,19 +113,31 @@ def _open(number: int, plan: Plan) -> Decision:
     return Decision("phase-opened", {"phase": number, "name": plan.phases[number].name})
 
 
-def _is_filled(rollout: Rollout, plan: Plan, observed: Observed) -> bool:
+def _fill(rollout: Rollout, plan: Plan, observed: Observed) -> Decision | None:
     """Nobody at all yet is not filled: an empty canary must not wave the next phase through."""
-    here = plan.phases[rollout.phase]
+    here, present, counts = plan.phases[rollout.phase], rollout.present, rollout.present.counts
+    filled = Decision("phase-filled", {"phase": rollout.phase})
     if here.count is not None and rollout.granted >= here.count:
-        return True
-    sweep, counts = observed.sweep, rollout.present.counts
-    if sweep is None or sweep.to_come or rollout.granted == 0:
-        return False
-    if sweep.phase != rollout.phase or sweep.began_ms < rollout.present.opened_at_ms:
-        return False
-    if here.share_bp is None or counts.succeeded >= here.at_least:
-        return True
-    return counts.in_flight == 0 and sweep.settled == counts.settled
+        return filled
+    sweep = observed.sweep
+    if sweep is None or sweep.to_come or not _is_fresh(sweep, rollout):
+        return None
+    if here.share_bp is not None and counts.succeeded < here.at_least:
+        if counts.in_flight or sweep.settled != counts.settled:
+            return None
+        if present.widened_at_ms is None:
+            return Decision("phase-widened", {"phase": rollout.phase})
+    return filled if rollout.granted else None
+
+
+def _is_fresh(sweep: Sweep, rollout: Rollout) -> bool:
+    """The sweep that widened a phase must not fill it in the same breath."""
+    widened_at_ms = rollout.present.widened_at_ms
+    return (
+        sweep.phase == rollout.phase
+        and sweep.began_ms >= rollout.present.opened_at_ms
+        and (widened_at_ms is None or sweep.began_ms > widened_at_ms)
+    )
 
 
 def _settle(rollout: Rollout) -> Decision:

@@ -18,6 +18,7 @@ Data of the facts (JSON), written by `engine` (e) and `orders` (o):
     started               o  by
     phase-opened          e  phase, name
     outcomes-counted      e  phases: {phase: {count: how many more}}, failures: [[node, outcome, reason]], unnamed
+    phase-widened         e  phase
     phase-filled          e  phase
     settled               e  phase
     soak-passed           e  phase, evidence (in words)
@@ -64,6 +65,7 @@ CHART = Chart(
         Arrow("started",              "draft",                   "deciding"),
         Arrow("started",              "approved",                "deciding"),
         Arrow("phase-opened",         "deciding",                "admitting"),
+        Arrow("phase-widened",        "admitting",               "admitting"),
         Arrow("phase-filled",         "admitting",               "settling"),
         Arrow("settled",              "settling",                "soaking"),
         Arrow("soak-passed",          "soaking",                 "deciding"),
@@ -130,7 +132,7 @@ def _fold(believed: Rollout, kind: str, values: Mapping[str, Any], at_ms: int) -
             return _opened(believed, values, at_ms)
         case "outcomes-counted":
             return replace(believed, slices=_counted(believed.slices, values["phases"]))
-        case "phase-filled" | "settled" | "soak-passed":
+        case "phase-widened" | "phase-filled" | "settled" | "soak-passed":
             return _present(believed, **{_MARKS[kind]: at_ms})
         case "phase-approval-asked":
             return replace(believed, approval_reason=values["reason"])
@@ -141,6 +143,7 @@ def _fold(believed: Rollout, kind: str, values: Mapping[str, Any], at_ms: int) -
 
 
 _MARKS = {
+    "phase-widened": "widened_at_ms",
     "phase-filled": "filled_at_ms",
     "settled": "settled_at_ms",
     "soak-passed": "passed_at_ms",

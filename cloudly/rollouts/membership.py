@@ -7,8 +7,9 @@ Rules:
   later one, and a node that joins, leaves, moves or comes back changes nobody else's place.
 - Selector phases come first, and their nodes too are in every later phase. A count phase takes whoever comes first; it
   is a bound on grants and says nothing of who.
-- "At least": a share phase lets nodes of any place in while fewer than `at_least` of its own have succeeded or are in
-  flight. So 1 % of 20 nodes is a node, and if that one fails, another is tried, as long as the evidence allows.
+- "At least": a share phase whose nodes by place are all there and fewer than `at_least` of them have succeeded is
+  widened (`engine`): a node of any place may come, and another if that one fails, as long as the evidence allows. So
+  1 % of 20 nodes is a node.
 
 Making a rollout is therefore O(1), and so is the question about one node.
 

@@ -43,7 +43,7 @@ class Phase(Said):
     selector: str | None = None
     """Those of the selected nodes that this selects too."""
     at_least: int = Field(default=1, ge=0, le=10**6)
-    """Of a share: so many nodes of its own must have succeeded; until then nodes of any place are let in."""
+    """Of a share: so many nodes must succeed in it; if by place there are too few, nodes of any place are let in."""
     soak_s: Seconds = SOAK_S
     """How long the phase is watched after its last outcome; relapses in it count as failures."""
     needs_approval: bool = False

@@ -16,6 +16,7 @@ SENTENCES: dict[str, str] = {
     "started":              "{by} started it",
     "phase-opened":         "phase {phase} ({name}) is open",
     "outcomes-counted":     "{counted}",
+    "phase-widened":        "nobody of phase {phase} by place is left and too few are good: any node may come",
     "phase-filled":         "phase {phase} is filled: nobody more is let in",
     "settled":              "every node of phase {phase} has its outcome: the soak begins",
     "soak-passed":          "phase {phase} has passed: {evidence}",

@@ -113,7 +113,8 @@ class Simulation:
             return
         live = self.live
         asking, self._asking = self._asking, []
-        if hoped_for(live) < self.plan.phases[live.phase].at_least:
+        widened = live.present.widened_at_ms is not None
+        if widened and hoped_for(live) < self.plan.phases[live.phase].at_least:
             asking, self._outside = asking + self._outside, []
         phase, settled = live.phase, live.present.counts.settled
         self._sweep = Sweep(phase, self.now_ms, settled, 0)

@@ -139,16 +139,21 @@ def test_a_node_of_a_later_phase_is_told_which() -> None:
     assert may_admit(by_place(below_bp=100), rollout, plan, T0).admitted
 
 
-def test_a_share_phase_without_anybody_lets_a_node_of_any_place_in_and_then_no_other() -> None:
+def test_a_widened_phase_lets_a_node_of_any_place_in_and_then_no_other() -> None:
     plan = Plan()
     outsider = by_place(from_bp=5000)
 
-    assert may_admit(outsider, admitting(plan=plan), plan, T0).admitted
-    one_in_flight = admitting(Counts(granted=1), plan=plan)
+    def widened(counts: Counts) -> Rollout:
+        rollout = admitting(counts, plan=plan)
+        return replace(rollout, slices=(replace(rollout.present, widened_at_ms=T0),))
+
+    assert may_admit(outsider, admitting(plan=plan), plan, T0).no is No.NOT_IN_PHASE
+    assert may_admit(outsider, widened(Counts()), plan, T0).admitted
+    one_in_flight = widened(Counts(granted=1))
     assert may_admit(outsider, one_in_flight, plan, T0).no is No.NOT_IN_PHASE
-    it_failed = admitting(Counts(granted=1, failed=1), plan=plan)
+    it_failed = widened(Counts(granted=1, failed=1))
     assert may_admit(outsider, it_failed, plan, T0).admitted
-    it_succeeded = admitting(Counts(granted=1, succeeded=1), plan=plan)
+    it_succeeded = widened(Counts(granted=1, succeeded=1))
     assert may_admit(outsider, it_succeeded, plan, T0).no is No.NOT_IN_PHASE
 
 

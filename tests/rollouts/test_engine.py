@@ -118,6 +118,7 @@ def test_an_empty_first_phase_waves_nothing_through() -> None:
     leader = Leader()
     leader.sees()
 
+    assert leader.sees(to_come=0, after_ms=DAY) == ["phase-widened"]
     assert leader.sees(to_come=0, after_ms=DAY) == []
     answer = why(leader.rollout, leader.plan, leader.now_ms)
     assert answer is not None
@@ -131,7 +132,8 @@ def test_a_later_phase_that_adds_nobody_passes_after_its_soak() -> None:
     leader.sees(after_ms=HOUR)
     assert leader.rollout.phase == 1
 
-    assert leader.sees(to_come=0) == ["phase-filled", "settled"]
+    assert leader.sees(to_come=0) == ["phase-widened"]
+    assert leader.sees(to_come=0, after_ms=1) == ["phase-filled", "settled"]
 
 
 def test_a_canary_that_fails_alone_is_followed_by_another_as_long_as_the_evidence_allows() -> None:
@@ -139,7 +141,11 @@ def test_a_canary_that_fails_alone_is_followed_by_another_as_long_as_the_evidenc
     leader.sees()
 
     assert leader.sees(Counts(granted=1), to_come=0) == ["outcomes-counted"]
-    assert leader.sees(Counts(granted=1, failed=1), to_come=19) == ["outcomes-counted"]
+    assert leader.sees(Counts(granted=1, failed=1), to_come=0) == [
+        "outcomes-counted",
+        "phase-widened",
+    ]
+    assert leader.sees(to_come=19, after_ms=1) == []
     assert leader.sees(Counts(granted=2, failed=2), to_come=18) == ["outcomes-counted"]
     assert leader.sees(Counts(granted=3, failed=3), to_come=17) == ["outcomes-counted", "halted"]
     assert leader.rollout.reason.startswith("3 of 3 failed (100 %")
@@ -155,11 +161,19 @@ def test_a_sweep_from_before_a_failure_does_not_tell_that_nobody_is_left_to_try(
 
     decisions = next_facts(leader.rollout, leader.plan, before, leader.now_ms)
     assert [decision.kind for decision in decisions] == ["outcomes-counted"]
-    assert leader.sees(failed, to_come=0) == [
-        "outcomes-counted",
-        "phase-filled",
-        "phase-approval-asked",
-    ]
+    assert leader.sees(failed, to_come=0) == ["outcomes-counted", "phase-widened"]
+
+
+def test_a_sweep_from_before_a_phase_was_widened_does_not_fill_it() -> None:
+    leader = Leader()
+    leader.sees()
+    leader.sees(Counts(granted=1, failed=1), to_come=0, after_ms=5)
+    assert leader.rollout.present.widened_at_ms == T0 + 5
+
+    before = Observed(sweep=Sweep(0, T0 + 5, settled=1, to_come=0))
+
+    assert next_facts(leader.rollout, leader.plan, before, T0 + 6) == ()
+    assert leader.sees(to_come=0, after_ms=1) == ["phase-filled", "phase-approval-asked"]
 
 
 def test_a_phase_of_which_nobody_succeeded_asks_a_person() -> None:

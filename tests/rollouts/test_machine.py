@@ -79,7 +79,9 @@ def test_outcomes_are_counted_wherever_nodes_may_be_in_flight() -> None:
 def test_only_an_opened_phase_leads_to_admitting() -> None:
     leading = {(arrow.src, arrow.kind) for arrow in CHART.arrows if arrow.dst == "admitting"}
 
-    assert leading == {("deciding", "phase-opened"), ("admitting", "outcomes-counted")}
+    assert {src for src, _ in leading} == {"deciding", "admitting"}
+    assert ("deciding", "phase-opened") in leading
+    assert {kind for src, kind in leading if src == "deciding"} == {"phase-opened"}
 
 
 def test_a_fact_that_the_chart_does_not_know_is_illegal() -> None:
