@@ -24,6 +24,7 @@ PLANTED = {
     "simulators": ("simulators/planted.py", "import journal.facts\n"),
     "transitions": ("cloudly/planted.py", "import transitions\n"),
     "machines": ("baserunner/planting/machine.py", "import time\n"),
+    "rollouts": ("cloudly/rollouts/planted.py", "import sqlite3\n"),
     "journal-starts-fast": ("journal/planted_too.py", "import pydantic\n"),
     "device-image": ("interfaces/planted.py", "import sqlalchemy\n"),
 }

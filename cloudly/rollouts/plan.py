@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -27,6 +28,8 @@ from cloudly.rollouts.windows import MOST as MOST_WINDOWS
 from cloudly.rollouts.windows import Window
 
 MOST_PHASES: Final = 50
+MOST_TEXT: Final = 40_000
+"""Characters of a plan as text within text: it travels in the first fact (journal.facts.MAX_DATA)."""
 
 Patience = Annotated[int, Field(ge=1, le=MAX_S)]
 
@@ -96,7 +99,7 @@ class Plan(Said):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Plan:
-        found = "; ".join((*growth_flaws(self.phases), *_time_flaws(self)))
+        found = "; ".join((*growth_flaws(self.phases), *_time_flaws(self), *_length_flaws(self)))
         if found:
             raise ValueError(found)
         return self
@@ -140,3 +143,8 @@ def _time_flaws(plan: Plan) -> list[str]:
             f"the soaks alone last {soaks_s} s, the deadline is {plan.deadline_s} s: it cannot be met"
         )
     return found
+
+
+def _length_flaws(plan: Plan) -> list[str]:
+    length = len(json.dumps(plan.text()))
+    return [f"it is {length} characters long, at most {MOST_TEXT}"] if length > MOST_TEXT else []

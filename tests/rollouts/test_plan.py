@@ -9,6 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from cloudly.problems import BadOrder
+from cloudly.rollouts.belief import Rollout
+from cloudly.rollouts.engine import foresee
+from cloudly.rollouts.orders import create
 from cloudly.rollouts.phases import phase
 from cloudly.rollouts.plan import Plan, made, read
 from cloudly.rollouts.windows import window
@@ -80,6 +83,17 @@ def test_nonsense_is_refused_with_its_place(said: dict[str, Any], about: str) ->
 
     assert about in str(caught.value)
     assert "nothing was changed" in str(caught.value)
+
+
+def test_a_plan_that_would_not_fit_into_a_fact_is_refused() -> None:
+    names = "|".join(f"node-{number:018}" for number in range(80))
+    phases = [{"name": f"p{number}", "selector": f"node={number}|{names}"} for number in range(30)]
+
+    with pytest.raises(BadOrder, match="characters long"):
+        read(json.dumps({"phases": phases}))
+    fits = read(json.dumps({"phases": phases[:15]}))
+    order = create(fits, rollout="7", release="c0ffee", version="2", salt="5a17" * 8, by="anna")
+    assert foresee(Rollout(), order, 0).state == "draft"
 
 
 def test_what_is_refused_is_not_echoed() -> None:
