@@ -98,6 +98,13 @@ def test_a_zone_that_is_a_day_ahead_has_its_own_days() -> None:
     assert not is_open(one, utc("2026-11-23 00:30"))
 
 
+def test_a_zone_that_is_a_day_behind_has_its_own_days_too() -> None:
+    one = (window("mon 22:00-20:00 Pacific/Pago_Pago"),)  # UTC-11, until Tuesday evening there
+
+    assert is_open(one, utc("2026-11-25 06:59"))
+    assert not is_open(one, utc("2026-11-25 07:00"))
+
+
 @pytest.mark.parametrize(
     ("text", "spelling"),
     [
