@@ -30,12 +30,12 @@ STANDING = (
 )
 RECORD = {
     Half.AGENT: (
-        "INSERT INTO join_use(token, node, secret_hash, at_ms) VALUES(?1,?2,?3,?4)"
-        " ON CONFLICT(token, node) DO UPDATE SET secret_hash=?3"
+        "INSERT INTO join_use(token, node, secret_hash, at_ms, agent_at_ms) VALUES(?1,?2,?3,?4,?4)"
+        " ON CONFLICT(token, node) DO UPDATE SET secret_hash=?3, agent_at_ms=?4"
     ),
     Half.SUPERVISOR: (
-        "INSERT INTO join_use(token, node, device_key_hash, at_ms) VALUES(?1,?2,?3,?4)"
-        " ON CONFLICT(token, node) DO UPDATE SET device_key_hash=?3"
+        "INSERT INTO join_use(token, node, device_key_hash, at_ms, supervisor_at_ms) VALUES(?1,?2,?3,?4,?4)"
+        " ON CONFLICT(token, node) DO UPDATE SET device_key_hash=?3, supervisor_at_ms=?4"
     ),
 }
 

@@ -72,7 +72,9 @@ join_use = _table(
     _node(),
     _hash("secret_hash", nullable=True),
     _hash("device_key_hash", nullable=True),
-    _int("at_ms"),
+    _int("at_ms"),  # of the half that came first
+    _int("agent_at_ms", nullable=True),
+    _int("supervisor_at_ms", nullable=True),
 )
 
 # -- nodes: cold
@@ -92,6 +94,7 @@ node = _table(
     _int("quarantined_at_ms", nullable=True),
     _text("quarantine", nullable=True),  # by whom and why: JSON
     _int("retired_at_ms", nullable=True),
+    _text("retirement", nullable=True),  # by whom and why: JSON
     sa.Index("ix_node_fleet", "fleet"),
 )
 fleet = _table(
