@@ -104,6 +104,7 @@ fleet = _table(
     _int("created_at_ms"),
     sa.Column("release", Big, sa.ForeignKey("release.id"), nullable=True),
     _text("policy", nullable=True),
+    _int("channel", nullable=True),  # that it follows: then `release` is NULL
 )  # the first is where nodes are that nobody has put elsewhere
 credential = _table(
     "credential",
@@ -371,6 +372,7 @@ channel_release = _table(
     _text("proposed_by"),
     _int("published_at_ms", nullable=True),
     _int("withdrawn_at_ms", nullable=True),
+    _text("withdrawn", nullable=True),  # by whom and why: JSON
     _int("is_floor"),  # 1: no upgrade may skip it
     _text("note"),
     sa.UniqueConstraint("channel", "release"),
@@ -402,6 +404,18 @@ ban = _table(
     _text("actor"),
     _text("reason"),
     _int("at_ms"),
+)
+
+# -- what people did
+audit = _table(
+    "audit",
+    sa.Column("id", Big, primary_key=True),
+    _int("at_ms"),
+    _text("actor"),
+    _text("act"),
+    _text("object"),  # kind/name, like channel/stable
+    _text("data"),
+    sa.Index("ix_audit_object", "object", "id"),
 )
 
 # -- rollouts: a stream of facts each, and what is counted of it

@@ -18,6 +18,7 @@ def upgrade() -> None:
     op.add_column("credential", sa.Column("rotated_at_ms", Big, nullable=True))
     op.add_column("deployment", sa.Column("rollout", Big, nullable=True))
     op.add_column("deployment", sa.Column("actor", sa.Text(), server_default="", nullable=False))
+    op.add_column("fleet", sa.Column("channel", Big, nullable=True))
     op.add_column("join_token", sa.Column("labels", sa.Text(), server_default="{}", nullable=False))
     op.add_column("join_use", sa.Column("agent_at_ms", Big, nullable=True))
     op.add_column("join_use", sa.Column("supervisor_at_ms", Big, nullable=True))
@@ -54,6 +55,7 @@ def _governance() -> None:
         sa.Column("proposed_by", sa.Text(), nullable=False),
         sa.Column("published_at_ms", Big, nullable=True),
         sa.Column("withdrawn_at_ms", Big, nullable=True),
+        sa.Column("withdrawn", sa.Text(), nullable=True),
         sa.Column("is_floor", Big, nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -105,6 +107,18 @@ def _governance() -> None:
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_ban")),
         sqlite_strict=True,
     )
+    op.create_table(
+        "audit",
+        sa.Column("id", Big, nullable=False),
+        sa.Column("at_ms", Big, nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("act", sa.Text(), nullable=False),
+        sa.Column("object", sa.Text(), nullable=False),
+        sa.Column("data", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
+        sqlite_strict=True,
+    )
+    op.create_index("ix_audit_object", "audit", ["object", "id"], unique=False)
 
 
 def _rollouts() -> None:
