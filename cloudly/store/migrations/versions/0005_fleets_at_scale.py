@@ -224,6 +224,7 @@ def _telling() -> None:
         "delivery",
         sa.Column("webhook", Big, nullable=False),
         sa.Column("event", Big, nullable=False),
+        sa.Column("queued_at_ms", Big, nullable=False),
         sa.Column("attempts", Big, nullable=False),
         sa.Column("next_at_ms", Big, nullable=True),
         sa.Column("done_at_ms", Big, nullable=True),
