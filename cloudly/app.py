@@ -1,4 +1,7 @@
-"""The application: `create_app(store, world, settings)`, an ASGI app without lifespan, task or thread."""
+"""The application: `create_app(store, world, settings)`, an ASGI app without lifespan, task or thread.
+
+What is to be done again and again is in `app.state.recurring`; who serves the app runs it beside.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from cloudly.http.headers import SafeHeaders
 from cloudly.http.live import Closing, Live
 from cloudly.http.logs_page import LogsPage
 from cloudly.http.page import Page
+from cloudly.http.recurring import Recurring
 from cloudly.problems import Refused
 from cloudly.settings import Settings
 from cloudly.store.device_logs import DeviceLogs
@@ -36,6 +40,7 @@ def create_app(
     answers.install(app)
     store.devices.completed = AgentEnvironment(store, world, settings).completed
     closing = closing or Closing()
+    app.state.recurring = Recurring(world)
     logs = app.state.logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
     routes: list[BaseRoute] = [
         *DeviceApi(store, world, settings).routes(),

@@ -3,16 +3,19 @@
 Rules:
 - One server per data directory: a lock that dies with the process.
 - SIGTERM ends live pages at once, lets requests finish, and saves what was only in memory.
+- Recurring jobs run from when the port is open until SIGTERM.
 - A database that failed ends the process with 1; whoever started it starts it again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +26,7 @@ from starlette.types import ASGIApp
 
 from cloudly.app import create_app
 from cloudly.http.live import Closing
+from cloudly.http.recurring import Recurring
 from cloudly.problems import AlreadyServing
 from cloudly.settings import Settings, check_exposure, check_tls
 from cloudly.store.store import Store
@@ -38,14 +42,32 @@ KEEP_ALIVE_S = (
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, and live pages hear of the signal before it waits for them."""
+    """uvicorn's; live pages hear of the signal before it waits for them, and recurring jobs run beside it."""
 
     def __init__(
-        self, config: uvicorn.Config, closing: Closing, tls: ServedTls | None = None
+        self,
+        config: uvicorn.Config,
+        closing: Closing,
+        tls: ServedTls | None = None,
+        recurring: Recurring | None = None,
     ) -> None:
         super().__init__(config)
         self._closing = closing
+        self._recurring = recurring
+        self._jobs: asyncio.Task[None] | None = None
         self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._recurring is not None:
+            self._jobs = asyncio.create_task(self._recurring.run(), name="recurring")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._jobs is not None:
+            self._jobs.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._jobs
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; the certificate is looked at once a minute."""
@@ -76,7 +98,7 @@ def serve(settings: Settings) -> int:
         closing = Closing()
         try:
             app = create_app(store, world, settings, closing=closing)
-            server = Server(_config(app, settings, tls), closing, tls)
+            server = Server(_config(app, settings, tls), closing, tls, app.state.recurring)
             store.when_broken(server.stop)
             _run(server)
         finally:
