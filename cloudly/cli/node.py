@@ -101,18 +101,12 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
 @app.command()
 def revoke(node: NodeArgument, *, data_dir: DataDir = None) -> None:
     """Its credentials are refused from now on; a fresh join token brings it back."""
-    from cloudly.store import reading
+    from cloudly.store import nodes, reading
     from interfaces.world import RealWorld, now_ms
 
     with opened(data_dir) as store:
         row = store.read_now(lambda db: reading.find(db, node))
-        store.write_now(
-            lambda db: (
-                db.execute(
-                    "UPDATE node SET revoked_at_ms=? WHERE id=?", (now_ms(RealWorld()), row["id"])
-                ).rowcount
-            )
-        )
+        store.write_now(lambda db: nodes.revoke(db, row["id"], now_ms=now_ms(RealWorld())))
     typer.echo(f"node {row['node_id']} is revoked")
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from cloudly.enrollment import Admission, Credential, JoinToken, Standing, Use, admit, may_repeat
 from cloudly.epochs import ENROLLED
 from cloudly.problems import Refused
-from cloudly.store import epochs, voices, wanted
+from cloudly.store import epochs, outbox, voices, wanted
 from cloudly.store.sql import Connection, Row
 from cloudly.tokens import derive_node_token, fingerprint
 
@@ -101,6 +101,8 @@ def enroll(db: Connection, ask: Ask) -> Enrolled:
         _describe(db, node, ask)
         credential = _new_credential(db, node, presented, ask)
         voices.settle(db, node)
+        data = {"generation": credential.generation, "agent_version": ask.agent_version}
+        outbox.tell_of_node(db, "node.enrolled", node, data, ask.now_ms)
     _begin_epoch(db, node, ask)
     return Enrolled(
         node_id=ask.node_id,

@@ -6,9 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
-from cloudly.deployments import FAILED, ROLLED_BACK, SUCCEEDED, Deployment, Effect, fold
+from cloudly.deployments import (
+    FAILED,
+    ROLLBACK_NEEDED,
+    ROLLED_BACK,
+    SUCCEEDED,
+    Deployment,
+    Effect,
+    fold,
+)
+from cloudly.store import outbox
 from cloudly.store.sql import Connection
 from cloudly.store.wanted import RESTORED, Order, order, withdraw
+
+TOLD = frozenset({SUCCEEDED, FAILED, ROLLED_BACK, ROLLBACK_NEEDED})
+"""States that webhooks hear of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,8 @@ def apply(db: Connection, reached: Reached, new_id: Callable[[], str]) -> None:
             after.deployment,
         ),
     )
+    if after.state in TOLD and after.state != before.state:
+        outbox.tell_of_deployment(db, after.state, after.deployment, reached.now_ms)
     match effect:
         case Effect.NONE:
             pass
@@ -60,7 +74,7 @@ def apply(db: Connection, reached: Reached, new_id: Callable[[], str]) -> None:
             _close_rollback(db, reached, FAILED)
             _ask_the_operator(
                 db,
-                reached.node,
+                reached,
                 "a rollback failed: look at the node, then set a release that works",
             )
         case _:
@@ -77,11 +91,13 @@ def _good(db: Connection, reached: Reached, succeeded: Deployment) -> None:
         ),  # of a restore only the operator knows what is right
     )
     # A rollback that succeeded ends what it turned back, whether or not the node says so itself.
-    db.execute(
+    ended = db.execute(
         "UPDATE deployment SET state=?, state_at_ms=?, closed=1 WHERE closed=0 AND needs_rollback=1 AND node=?"
-        " AND deployment=(SELECT rollback_of FROM deployment WHERE deployment=?)",
+        " AND deployment=(SELECT rollback_of FROM deployment WHERE deployment=?) RETURNING deployment",
         (ROLLED_BACK, reached.now_ms, reached.node, succeeded.deployment),
-    )
+    ).fetchall()
+    for row in ended:
+        outbox.tell_of_deployment(db, ROLLED_BACK, row[0], reached.now_ms)
 
 
 def _turn_back(
@@ -96,7 +112,7 @@ def _turn_back(
     if not _order_last_good(db, reached, failed, new_id, rollback_of=failed.deployment):
         _ask_the_operator(
             db,
-            reached.node,
+            reached,
             "a rollback is needed and there is no last good release to go back to: set a release that works",
         )
 
@@ -117,7 +133,7 @@ def _retreat(
         reason = f"the first release was given up ({reached.reason}) and withdrawn"
     else:  # what failed is what runs there, ordered once more
         reason = f"the release was given up ({reached.reason})"
-    _ask_the_operator(db, reached.node, f"{reason}: look at the node, then order one again")
+    _ask_the_operator(db, reached, f"{reason}: look at the node, then order one again")
 
 
 def _never_had_a_good_one(db: Connection, node: int) -> bool:
@@ -160,11 +176,16 @@ def _order_last_good(
 
 def _close_rollback(db: Connection, reached: Reached, state: str) -> None:
     """The order to go back was carried out by the attempt that needed it, not by one of its own."""
-    db.execute(
-        "UPDATE deployment SET state=?, state_at_ms=?, reason=?, closed=1 WHERE node=? AND rollback_of=? AND closed=0",
+    closed = db.execute(
+        "UPDATE deployment SET state=?, state_at_ms=?, reason=?, closed=1 WHERE node=? AND rollback_of=? AND closed=0"
+        " RETURNING deployment",
         (state, reached.now_ms, reached.reason, reached.node, reached.deployment),
-    )
+    ).fetchall()
+    for row in closed:
+        outbox.tell_of_deployment(db, state, row[0], reached.now_ms)
 
 
-def _ask_the_operator(db: Connection, node: int, reason: str) -> None:
-    db.execute("UPDATE node SET needs_operator=? WHERE id=?", (reason, node))
+def _ask_the_operator(db: Connection, reached: Reached, reason: str) -> None:
+    db.execute("UPDATE node SET needs_operator=? WHERE id=?", (reason, reached.node))
+    data = {"why": reason, "deployment": reached.deployment}
+    outbox.tell_of_node(db, "node.needs_operator", reached.node, data, reached.now_ms)

@@ -501,7 +501,9 @@ delivery = _table(
     "delivery",
     sa.Column("webhook", Big, sa.ForeignKey("webhook.id"), primary_key=True),
     sa.Column("event", Big, sa.ForeignKey("outbox.id"), primary_key=True),
-    _int("queued_at_ms"),  # when it was to be told, or told again: what is given up counts from there
+    _int(
+        "queued_at_ms"
+    ),  # when it was to be told, or told again: what is given up counts from there
     _int("attempts"),
     _int("next_at_ms", nullable=True),  # NULL: delivered, or given up
     _int("done_at_ms", nullable=True),

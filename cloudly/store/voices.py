@@ -9,7 +9,7 @@ from typing import Any
 
 from cloudly.epochs import UNANNOUNCED
 from cloudly.reports import load, text
-from cloudly.store import epochs
+from cloudly.store import epochs, outbox
 from cloudly.store.sql import Connection
 from cloudly.voices import FORGOTTEN_MS, Known, Standing, Superseded, Voice, lives, standing
 
@@ -101,13 +101,17 @@ def _count(  # noqa: PLR0913 - who, whether it lives, when, and what was last sa
     db.execute(
         "DELETE FROM fence WHERE node=? AND alarm=0 AND last_at_ms<?", (node, now_ms - FORGOTTEN_MS)
     )
-    db.execute(
+    before = db.execute("SELECT alarm FROM fence WHERE node=?", (node,)).fetchone()
+    now = db.execute(
         "INSERT INTO fence(node, count, first_at_ms, last_at_ms, alarm, told) VALUES(?1,1,?2,?2,?3,?4)"
         " ON CONFLICT(node) DO UPDATE SET count=fence.count+1, last_at_ms=?2,"
         " alarm=CASE WHEN fence.alarm=1 OR ?3=1 OR fence.count+1>=?5 THEN 1 ELSE 0 END,"
-        " told=CASE WHEN ?6=1 THEN ?4 ELSE fence.told END",
+        " told=CASE WHEN ?6=1 THEN ?4 ELSE fence.told END RETURNING count, alarm",
         (node, now_ms, alive, json.dumps(told), ALARM_AFTER, voice.boot_id is not None),
-    )
+    ).fetchone()
+    if now["alarm"] and not (before and before["alarm"]):
+        fenced = {"why": "two devices speak as this node", "fenced": now["count"]}
+        outbox.tell_of_node(db, "node.fence_alarm", node, fenced, now_ms)
 
 
 def _device(

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from cloudly.deployments import ORDERED
 from cloudly.problems import BadOrder
+from cloudly.store import outbox
 from cloudly.store.releases import NewRelease, define_release, untellable
 from cloudly.store.sql import Connection
 from cloudly.store.targets import app_target
@@ -104,6 +105,7 @@ def overtake(db: Connection, node: int, *, observed: int, deployment: str, now_m
         db.execute("UPDATE desired SET generation=? WHERE node=?", (observed, node))
         order(db, Order(node, row[0], row[1], deployment, now_ms, row[2]))
     db.execute("UPDATE node SET needs_operator=? WHERE id=?", (RESTORED, node))
+    outbox.tell_of_node(db, "node.needs_operator", node, {"why": RESTORED}, now_ms)
 
 
 def set_release(db: Connection, new: Order, *, again: bool) -> int | None:
