@@ -20,15 +20,26 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 
+class Usual(Protocol):
+    """A decision that is nearly always the same few rows: an engine may take many of them in a few sentences.
+
+    Whatever is not usual about it is left to the decision's own function.
+    """
+
+
 class Pending:
     """One decision in the queue and, later, what came of it."""
 
-    __slots__ = ("done", "error", "is_alone", "is_next", "node", "result", "work")
+    __slots__ = ("done", "error", "is_alone", "is_next", "node", "result", "usual", "work")
 
-    def __init__(self, work: Work[Any], node: int | None = None) -> None:
+    def __init__(
+        self, work: Work[Any], node: int | None = None, usual: Usual | None = None
+    ) -> None:
         self.work = work
         self.node = node
         """The node that it is about; None: it may be about anything."""
+        self.usual = usual
+        """What it is as one of many alike; None: nothing of the kind."""
         self.done = anyio.Event()
         self.result: Any = None
         self.error: Exception | None = None
@@ -46,6 +57,8 @@ class Pending:
 class Database(Protocol):
     """An engine, opened and migrated."""
 
+    gathers: bool
+    """Whether questions of many are better asked as one: the database is behind a network."""
     broken: bool
     """It failed in a way that only another process can go on from."""
     identity: str | None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import anyio
 from anyio.lowlevel import checkpoint
 
-from cloudly.store.database import Database, Pending, T, Work
+from cloudly.store.database import Database, Pending, T, Usual, Work
 
 MAX_BATCH = 256  # throughput peaks at 256..512 a batch and falls at 1024 (server notes §2.2)
 
@@ -35,12 +35,14 @@ class Group:
         """The database failed; nothing is written any more."""
         return self._database.broken
 
-    async def write(self, work: Work[T], *, node: int | None = None) -> T:
+    async def write(
+        self, work: Work[T], *, node: int | None = None, usual: Usual | None = None
+    ) -> T:
         """What `work` returned or raised, after it is durable. Raises StoreUnavailable.
 
-        `node`: the one that it is about, if it changes nothing else.
+        `node`: the one that it is about, if it changes nothing else. `usual`: the same as one of many alike.
         """
-        pending = Pending(work, node)
+        pending = Pending(work, node, usual)
         self._queue.append(pending)
         if self._led:
             await self._follow(pending)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cloudly.ingest import Cursor, Heard
 from cloudly.store.sql import Connection
@@ -90,14 +91,37 @@ def positions(db: Connection, node: int, epoch: str) -> dict[str, Position]:
         " FROM epoch e JOIN lane l ON l.node=e.node AND l.epoch_n=e.n WHERE e.node=? AND e.epoch=?",
         (node, epoch),
     ).fetchall()
-    found = {lane.value: Position(Cursor(0, genesis(epoch, lane.value))) for lane in Lane}
-    for lane, ack_seq, ack_hash, head_seq, head_hash, writer, prior_seq, prior_hash in rows:
-        found[lane] = Position(
-            Cursor(ack_seq, ack_hash),
-            None if head_hash is None else Heard(head_seq, head_hash, writer),
-            None if prior_seq is None else Heard(prior_seq, prior_hash, None),
-        )
+    return _unheard_of(epoch) | {row[0]: _position(row) for row in rows}
+
+
+def positions_of_many(
+    db: Connection, asked: Sequence[tuple[int, str]]
+) -> dict[tuple[int, str], dict[str, Position]]:
+    """The same of many nodes and epochs. PostgreSQL."""
+    rows = db.execute(
+        "SELECT e.node, e.epoch, l.lane, l.ack_seq, l.ack_hash, l.head_seq, l.head_hash, l.head_writer, l.prior_seq,"
+        " l.prior_hash FROM unnest(?::bigint[], ?::text[]) a(node, epoch)"
+        " JOIN epoch e ON e.node=a.node AND e.epoch=a.epoch JOIN lane l ON l.node=e.node AND l.epoch_n=e.n",
+        ([node for node, _ in asked], [epoch for _, epoch in asked]),
+    )
+    found = {key: _unheard_of(key[1]) for key in asked}
+    for node, epoch, *row in rows:
+        found[node, epoch][row[0]] = _position(row)
     return found
+
+
+def _unheard_of(epoch: str) -> dict[str, Position]:
+    return {lane.value: Position(Cursor(0, genesis(epoch, lane.value))) for lane in Lane}
+
+
+def _position(row: Sequence[Any]) -> Position:
+    """Of lane, ack, head and prior, as `positions` asks for them."""
+    _, ack_seq, ack_hash, head_seq, head_hash, writer, prior_seq, prior_hash = row
+    return Position(
+        Cursor(ack_seq, ack_hash),
+        None if head_hash is None else Heard(head_seq, head_hash, writer),
+        None if prior_seq is None else Heard(prior_seq, prior_hash, None),
+    )
 
 
 def acks(epoch: str, found: Mapping[str, Position]) -> tuple[Ack, ...]:

@@ -7,8 +7,9 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cloudly import chunks
 from cloudly.batch import Batch, Shipped
@@ -129,17 +130,24 @@ def _append(
     db.execute(
         "INSERT INTO journal_chunk(node, epoch_n, lane, first_seq, last_seq, received_at_ms, opaque, events,"
         " first_n, last_n, quiet) VALUES(?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            *lane,
-            fresh[0].seq,
-            fresh[-1].seq,
-            now_ms,
-            sum(fact.event is None for fact in fresh),
-            "[" + ",".join(fact.text for fact in fresh) + "]",
-            n[0],
-            n[-1],
-            all(chunks.is_quiet(fact.event) for fact in fresh),
-        ),
+        chunk_of(lane, fresh, n, now_ms),
+    )
+
+
+def chunk_of(
+    lane: tuple[int, int, str], fresh: tuple[Shipped, ...], n: list[int], now_ms: int
+) -> tuple[Any, ...]:
+    """A row of `journal_chunk`, in the order of its columns."""
+    return (
+        *lane,
+        fresh[0].seq,
+        fresh[-1].seq,
+        now_ms,
+        sum(fact.event is None for fact in fresh),
+        "[" + ",".join(fact.text for fact in fresh) + "]",
+        n[0],
+        n[-1],
+        int(all(chunks.is_quiet(fact.event) for fact in fresh)),
     )
 
 
@@ -166,10 +174,10 @@ def _project(
         stream.last = event
         if place.lane == Lane.CORE:
             reason = _transition(db, place, event, stream, new_id)
-            shown.append(_shown(place, event, reason))
+            shown.append(shown_row(place, event, reason))
     _save(db, place, streams, shown)
-    if fresh[0].seq // PRUNE_EVERY != (fresh[-1].seq + 1) // PRUNE_EVERY:
-        _prune(db, place)
+    if is_to_be_pruned(fresh):
+        prune(db, place)
 
 
 def _known_stream(db: Connection, place: Place, name: str) -> _Stream:
@@ -197,7 +205,7 @@ def _transition(
     return reason
 
 
-def _shown(place: Place, event: JournalEvent, reason: str) -> tuple[object, ...]:
+def shown_row(place: Place, event: JournalEvent, reason: str) -> tuple[object, ...]:
     return (
         place.node, place.epoch_n, event.n, event.seq, event.at_ms, place.now_ms,
         event.stream, event.kind, event.src, event.dst, reason,
@@ -228,6 +236,11 @@ def _save(
     )  # fmt: skip
 
 
-def _prune(db: Connection, place: Place) -> None:
+def is_to_be_pruned(fresh: Sequence[Shipped]) -> bool:
+    """Now and then: when a batch crosses a round number."""
+    return fresh[0].seq // PRUNE_EVERY != (fresh[-1].seq + 1) // PRUNE_EVERY
+
+
+def prune(db: Connection, place: Place) -> None:
     for sentence, kept in ((PRUNE_TRANSITIONS, KEPT_TRANSITIONS), (PRUNE_STREAMS, KEPT_STREAMS)):
         db.execute(sentence, (place.node, kept))

@@ -24,6 +24,7 @@ class SqliteDatabase:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.identity: str | None = None
+        self.gathers = False
         self.broken = False
         self.commits = 0
         self.decisions = 0

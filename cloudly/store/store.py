@@ -37,9 +37,11 @@ from cloudly.store import (
 from cloudly.store.connection import connect
 from cloudly.store.database import Database, T, Work
 from cloudly.store.devices import Devices
+from cloudly.store.gathered import Gathered
 from cloudly.store.group import MAX_BATCH, Group
 from cloudly.store.sql import Connection
 from cloudly.store.sqlite import SqliteDatabase
+from cloudly.store.usual import UsualBatch, UsualBeat
 from cloudly.voices import Standing
 from interfaces.desired import DesiredState
 from interfaces.journal import Ack
@@ -71,6 +73,9 @@ class Store:
         self._heads: dict[int, heads.Heads] = {}
         self._saved_at = world.monotonic()
         self._beats = 0
+        gathers = database.gathers
+        self._callers = Gathered(self.read, nodes.callers) if gathers else None
+        self._positions = Gathered(self.read, heads.positions_of_many) if gathers else None
         self.incarnation = self._begin_life() if serves else ""
         """Which life of this database it is; known only to who serves it."""
         self.app_uuid = self._once(
@@ -127,6 +132,10 @@ class Store:
         return joining.enroll(db, ask)
 
     async def authenticate(self, token_hash: bytes) -> nodes.Caller:
+        if self._callers is not None:
+            caller = await self._callers.of(token_hash)
+            if caller is not None:
+                return caller
         return await self.read(lambda db: nodes.authenticate(db, token_hash))
 
     async def authenticate_device(self, key: str) -> tuple[int, str]:
@@ -141,7 +150,11 @@ class Store:
         self._beats += 1
         if heartbeat.is_news:
             standing = await self._group.write(
-                partial(self._beat, heartbeat=heartbeat), node=caller.node
+                partial(self._beat, heartbeat=heartbeat),
+                node=caller.node,
+                usual=UsualBeat(
+                    heartbeat, self._heads.get(caller.node), partial(self._was_heard, caller.node)
+                ),
             )
             if standing is Standing.FENCED:
                 raise Refused("fenced")
@@ -166,8 +179,11 @@ class Store:
         heads.save_known(db, node, self._heads.get(node))
         standing = nodes.beat(db, heartbeat, before=self._last(node))
         if standing is Standing.PRESENT:
-            self._unsaved.pop(node, None)
+            self._was_heard(node)
         return standing
+
+    def _was_heard(self, node: int) -> None:
+        self._unsaved.pop(node, None)
 
     def _last(self, node: int) -> voices.Last | None:
         unsaved = self._unsaved.get(node)
@@ -199,7 +215,8 @@ class Store:
             rest_s = round(self._world.uniform(*FULL_RETRY_S))
             raise Refused("busy", "Too many batches are waiting.", retry_after_s=rest_s)
         work = partial(self._ingest, node=node, batch=batch, now_ms=now_ms)
-        answer = await self._group.write(work, node=node)
+        usual = UsualBatch(node, batch, self._heads.get(node), now_ms)
+        answer = await self._group.write(work, node=node, usual=usual)
         if isinstance(answer, Refused):
             raise answer
         return answer
@@ -219,7 +236,9 @@ class Store:
         self, node: int, epoch: str, told: heads.Heads | None
     ) -> tuple[tuple[Ack, ...], tuple[Ack, ...]]:
         """What Cloudly has of each lane of an epoch, and the furthest head that it heard of."""
-        found = await self.read(lambda db: heads.positions(db, node, epoch))
+        found = None if self._positions is None else await self._positions.of((node, epoch))
+        if found is None:
+            found = await self.read(lambda db: heads.positions(db, node, epoch))
         asks = {} if told is None else told.lanes
         return (
             heads.acks(epoch, found),

@@ -11,6 +11,7 @@ import pytest
 
 from cloudly.store.connection import connect
 from cloudly.store.migrate import bring_up_to_date
+from cloudly.store.pg import usual
 from cloudly.store.store import FILE
 from simulators.world import PatientLoop
 from tests.cloudly.given import Plane
@@ -69,6 +70,7 @@ def database_url(engine: str, request: pytest.FixtureRequest) -> Iterator[str | 
     server: Server = request.getfixturevalue("postgresql")
     with server.database() as url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLOUDLY_DATABASE_URL", url)  # for commands
+        patch.setattr(usual, "FEWEST", 1)  # one alone goes the way of many, too
         yield url
     PatientLoop.neighbours.clear()
 

@@ -156,6 +156,8 @@ def _converter(type_name: str) -> Callable[[Any], Any]:
         return _as_integer
     if type_name in {"text", "varchar"}:
         return _as_text
+    if type_name == "text[]":
+        return _as_texts
     return _as_it_is
 
 
@@ -165,6 +167,10 @@ def _as_integer(value: Any) -> Any:
 
 def _as_text(value: Any) -> Any:
     return value.replace("\0", "?") if isinstance(value, str) and "\0" in value else value
+
+
+def _as_texts(value: Any) -> Any:
+    return [_as_text(one) for one in value]
 
 
 def _as_it_is(value: Any) -> Any:

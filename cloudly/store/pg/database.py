@@ -22,6 +22,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from cloudly.problems import StoreUnavailable
 from cloudly.store.database import Pending, T, Work
+from cloudly.store.pg import usual
 from cloudly.store.pg.address import Address
 from cloudly.store.pg.aside import Aside
 from cloudly.store.pg.bridge import FAILED, Bridge, telling, wait
@@ -54,6 +55,7 @@ class PgDatabase:
         self._slots = anyio.Semaphore(CONNECTIONS)
         self._aside: Aside | None = None
         self.identity: str | None = None
+        self.gathers = True
         self.broken = False
         self.commits = 0
         self.decisions = 0
@@ -114,6 +116,10 @@ class PgDatabase:
         except StoreUnavailable as problem:
             for pending in part:
                 pending.error = StoreUnavailable(f"nothing was written: {problem}")
+        except Exception as problem:  # ours: nobody may wait for ever because of it
+            log.exception("a commit failed")
+            for pending in part:
+                pending.error = problem
         else:
             self.commits += 1
             self.decisions += len(part)
@@ -124,7 +130,7 @@ class PgDatabase:
         bridge.execute(
             "SELECT id FROM node WHERE id=ANY(?::bigint[]) ORDER BY id FOR NO KEY UPDATE", (nodes,)
         )
-        for pending in part:
+        for pending in usual.decide(bridge, part):
             _decide(bridge, pending)
 
     def _alone(self, part: Sequence[Pending], bridge: Bridge) -> None:
