@@ -56,7 +56,7 @@ class Group:
         """The same, for the CLI and for start and stop: at once and alone."""
         pending = Pending(work)
         self._database.commit_now([pending])
-        self._tell_if_broken()
+        self.tell_if_broken()
         result: T = pending.outcome()
         return result
 
@@ -80,7 +80,7 @@ class Group:
     async def _commit(self) -> None:
         batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
         await self._database.commit(batch)
-        self._tell_if_broken()
+        self.tell_if_broken()
         for pending in batch:
             pending.done.set()
 
@@ -96,6 +96,6 @@ class Group:
         heir.done.set()
         return True
 
-    def _tell_if_broken(self) -> None:
+    def tell_if_broken(self) -> None:
         if self._database.broken:
             self.on_broken()

@@ -260,7 +260,11 @@ class Store:
 
     async def read(self, question: Work[T]) -> T:
         """An answer from what is committed. Raises StoreUnavailable."""
-        return await self.database.read(question)
+        try:
+            return await self.database.read(question)
+        except StoreUnavailable:
+            self._group.tell_if_broken()
+            raise
 
     def read_now(self, question: Work[T]) -> T:
         """The same, for who is in no event loop. Raises StoreUnavailable."""

@@ -27,6 +27,7 @@ FAILED = (
     TimeoutError,
     EOFError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -90,6 +91,8 @@ class Bridge:
 
     def __init__(self, connection: asyncpg.Connection[Any]) -> None:
         self.raw = connection
+        self.is_used = False
+        """It was used before, and idled since."""
         self._prepared: OrderedDict[str, Prepared] = OrderedDict()
 
     def execute(self, sentence: str, parameters: Sequence[Any] = (), /) -> Rows:

@@ -48,6 +48,10 @@ IDENTITY = (
 )
 
 
+class _Undone(StoreUnavailable):
+    """It failed before the COMMIT was asked for."""
+
+
 class PgDatabase:
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -59,6 +63,8 @@ class PgDatabase:
         self.broken = False
         self.commits = 0
         self.decisions = 0
+        self._had_idle = False
+        """The last connection that was lost had been idle before."""
         self.in_flight = 0
         """Conversations with the server that are going on."""
 
@@ -70,6 +76,14 @@ class PgDatabase:
         self.broken = self.broken or self.aside.database.broken
 
     async def read(self, question: Work[T]) -> T:
+        try:
+            return await self._answer(question)
+        except StoreUnavailable:
+            if self.broken or not self._had_idle:
+                raise
+        return await self._answer(question)  # connections that idled may all be dead
+
+    async def _answer(self, question: Work[T]) -> T:
         async with self._connection() as bridge:
             answer: T = await greenlet_spawn(question, bridge)
             return answer
@@ -109,10 +123,14 @@ class PgDatabase:
 
     async def _commit(self, part: Sequence[Pending], decide: Any) -> None:
         try:
-            async with self._connection() as bridge:
-                await bridge.say("BEGIN")
-                await greenlet_spawn(decide, bridge)
-                await bridge.say("COMMIT")
+            try:
+                await self._transaction(decide)
+            except _Undone:
+                if self.broken or not self._had_idle:
+                    raise
+                for pending in part:
+                    pending.result = pending.error = None
+                await self._transaction(decide)
         except StoreUnavailable as problem:
             for pending in part:
                 pending.error = StoreUnavailable(f"nothing was written: {problem}")
@@ -123,6 +141,18 @@ class PgDatabase:
         else:
             self.commits += 1
             self.decisions += len(part)
+
+    async def _transaction(self, decide: Any) -> None:
+        """Raises _Undone where nothing of it can have been committed, else StoreUnavailable."""
+        asked = False
+        try:
+            async with self._connection() as bridge:
+                await bridge.say("BEGIN")
+                await greenlet_spawn(decide, bridge)
+                asked = True
+                await bridge.say("COMMIT")
+        except StoreUnavailable as problem:
+            raise (problem if asked else _Undone(*problem.args)) from problem
 
     def _about_nodes(self, part: Sequence[Pending], bridge: Bridge) -> None:
         bridge.execute("SELECT pg_advisory_xact_lock_shared(?)", (DECISIONS,))
@@ -150,10 +180,11 @@ class PgDatabase:
                 bridge = await self._any()
                 yield bridge
             except Exception as problem:
-                if bridge is not None and (
-                    isinstance(problem, StoreUnavailable) or bridge.raw.is_in_transaction()
-                ):
+                is_lost = isinstance(problem, StoreUnavailable)
+                if bridge is not None and (is_lost or bridge.raw.is_in_transaction()):
                     bridge.raw.terminate()
+                if is_lost:
+                    self._forget_idle(bridge)
                 raise
             except BaseException:  # cancelled: an answer may still be on its way
                 if bridge is not None:
@@ -164,10 +195,18 @@ class PgDatabase:
                 if bridge is not None and not bridge.raw.is_closed():
                     self._free.append(bridge)
 
+    def _forget_idle(self, lost: Bridge | None) -> None:
+        """What became of one may have become of all: the next use makes a new one."""
+        self._had_idle = lost is not None and lost.is_used
+        free, self._free = self._free, []
+        for bridge in free:
+            bridge.raw.terminate()
+
     async def _any(self) -> Bridge:
         while self._free:
             bridge = self._free.pop()
             if not bridge.raw.is_closed():
+                bridge.is_used = True
                 return bridge
         with telling():
             bridge = Bridge(await self._address.connect(SETTINGS))
