@@ -53,8 +53,8 @@ class Stage:
         for name in ROOMS:
             (self.directory / name).mkdir(mode=0o700)
         self.page_port = PAGE_PORT
-        self.supervisor_port = _free_port(0)
-        self.control_port = _free_port(0)
+        self._held = [_held_port() for _ in range(2)]
+        self.supervisor_port, self.control_port = (held.getsockname()[1] for held in self._held)
         self.uuid = new_id(self.world)
         self.supervisor_key = new_id(self.world)
 
@@ -79,7 +79,8 @@ class Stage:
             self.page_port = _free_port(PAGE_PORT)
             self._start("cloudly", ["cloudly", "serve", "--port", str(self.page_port)], environment)
             try:
-                return await self._up("cloudly", f"{self.page}/healthz")
+                # By its own word: another demo's Cloudly may answer at this very port.
+                return await self._up("cloudly", f"{self.page}/healthz", f"on {self.page}")
             except StageFailure as failure:
                 if "address already in use" not in str(failure) or not left:
                     raise  # otherwise another program was faster: there are other ports
@@ -184,6 +185,8 @@ class Stage:
                 process.kill()
                 process.wait()
         self.running.clear()
+        for held in self._held:
+            held.close()
         os.close(self._lock)
 
     def _start(self, name: str, words: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -199,23 +202,26 @@ class Stage:
         self.running[name] = process
         return process.pid
 
-    async def _up(self, name: str, url: str) -> None:
+    async def _up(self, name: str, url: str, word: str = "") -> None:
+        """It has said this word, and answers there. Raises StageFailure."""
         deadline = self.world.monotonic() + UP_WITHIN_S
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
             while self.world.monotonic() < deadline:
                 self.check_alive()
                 try:
-                    if (await client.get(url)).is_success:
+                    if word in self._log(name) and (await client.get(url)).is_success:
                         return
                 except httpx.HTTPError:
                     pass
                 await self.world.sleep(0.1)
         raise StageFailure(f"{name} did not come up: {self._end_of_log(name)}")
 
-    def _end_of_log(self, name: str) -> str:
+    def _log(self, name: str) -> str:
         path = self.directory / "logs" / f"{name}.log"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(lines[-END_OF_LOG:])
+        return path.read_text(encoding="utf-8", errors="replace")
+
+    def _end_of_log(self, name: str) -> str:
+        return "\n".join(self._log(name).splitlines()[-END_OF_LOG:])
 
 
 def _bare() -> dict[str, str]:
@@ -244,6 +250,14 @@ def _emptied(directory: Path) -> int:
         shutil.rmtree(directory / name, ignore_errors=True)
     (directory / SHELL).unlink(missing_ok=True)
     return lock
+
+
+def _held_port() -> socket.socket:
+    """A port that is given to nobody else, and that a server which is named it can take: this socket never listens."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def _free_port(wanted: int) -> int:

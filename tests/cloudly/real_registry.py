@@ -164,8 +164,12 @@ class Lab:
         self._program = registry
         self.directory = directory
         self.data = directory / "cloudly"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.service = f"127.0.0.1:{free.getsockname()[1]}"
+        self._open = ExitStack()
+        # Held, not asked for: a port that is free now may be another test's when the registry starts.
+        held = self._open.enter_context(socket.socket())
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        self.service = f"127.0.0.1:{held.getsockname()[1]}"
         self._env = {
             "PATH": os.environ["PATH"],
             "CLOUDLY_DATA_DIR": str(self.data),
@@ -176,7 +180,6 @@ class Lab:
             [sys.executable, "-m", "cloudly", "serve", "--port", "0"],
             self._env, r"running on (http://[\d.:]+)",
         )  # fmt: skip
-        self._open = ExitStack()
         self._open.callback(self.cloudly.end)
         self.client = self._open.enter_context(
             httpx.Client(base_url=self.cloudly.found, timeout=20)
