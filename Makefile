@@ -8,6 +8,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := uv==0.13.9
 
+# As many tests at once as there are cores. One after the other: make test AT_ONCE=
+AT_ONCE ?= -n auto --maxprocesses 8 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test check power-cuts kills fault-sweep fuzz load bench lock lock-check docs docs-check check-arm image clean
 
@@ -27,7 +30,7 @@ demo: $(READY) ## Play the same story once and exit with a verdict
 	@$(BIN)/python -m simulators.demo --once
 
 test: $(READY) ## Fast tests
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q $(AT_ONCE) -m "not slow"
 
 check: $(READY) lock-check ## Everything CI asks: format, lint, types, import contracts, docs, all tests
 	$(BIN)/ruff format --check .
@@ -35,7 +38,7 @@ check: $(READY) lock-check ## Everything CI asks: format, lint, types, import co
 	$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tools.docs --check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(AT_ONCE) --durations 20 --durations-min 5
 
 power-cuts: $(READY) ## Cut the power 200 times under the running agent (root and loop devices; TIMES=n)
 	@$(BIN)/python -m tests.kill.run_ordeals power --times $(or $(TIMES),200)

@@ -81,7 +81,7 @@ def test_ctrl_c_ends_a_tail_that_follows_without_a_word(lived: Device) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=hear_signals,  # noqa: PLW1509 - no threads here
+            preexec_fn=hear_signals,  # noqa: PLW1509 - it takes no lock that a thread may hold
         )
         assert tail.stdout is not None
         before = tail.stdout.readline()
@@ -157,7 +157,7 @@ def test_a_demo_that_is_ended_in_the_middle_leaves_nothing_running(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=hear_signals,  # noqa: PLW1509 - no threads here
+        preexec_fn=hear_signals,  # noqa: PLW1509 - it takes no lock that a thread may hold
     )
     assert demo.stdout is not None
     for line in demo.stdout:

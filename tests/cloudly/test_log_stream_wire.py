@@ -208,6 +208,7 @@ def rss_mib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+@pytest.mark.alone
 async def test_a_bomb_takes_no_memory_and_holds_nobody_up(directory: Path) -> None:
     packer = Packer()
     piece = packer.pack(bytes(64 * 2**20))

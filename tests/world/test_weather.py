@@ -34,7 +34,8 @@ FAST_SEEDS = {
 }
 """In which state of the second update each of them kills; without one it is any moment of the story."""
 PLANTED_SEED = 21
-FRESH_WORLDS = 120
+FRESH_WORLDS, SHARES = 20, 6
+"""In shares, so that cores divide them."""
 FINAL = tuple(CHART.final)
 LONG_S = 4000.0
 
@@ -179,7 +180,9 @@ def test_the_same_seed_is_the_same_story_to_the_last_hash(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_kill_at_many_random_moments_is_survived(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_kill_at_many_random_moments_is_survived(tmp_path: Path, share: int) -> None:
+    del share  # each draws seeds of its own
     first = int.from_bytes(RealWorld().random_bytes(4))
     seeds = range(first, first + FRESH_WORLDS)
     print(f"seeds {seeds}")  # noqa: T201 - a seed is printed
