@@ -19,7 +19,7 @@ import pytest
 
 LOG = Path(__file__).with_name("log")
 
-def happens(name, looks=100):
+def happens(name, looks=PATIENCE):
     with LOG.open("a") as log:
         log.write(f"begin {name}\\n")
     for _ in range(looks):  # until there is company, or for a while
@@ -44,14 +44,18 @@ def test_alone(n): happens(f"alone-{n}", LOOKS)
 
 def lived(tree: Path, mark: str, *options: str) -> list[str]:
     """What happened, line by line."""
-    looks = (
-        "20" if mark == "alone" else "200"
-    )  # for what must not come, a moment; for what must, longer
+    patience = "100" if options else "1"
+    looks = "20" if mark == "alone" else patience  # for what must not come, a moment
+    text = TREE
+    for word, value in {
+        "@MARK": f"@pytest.mark.{mark}",
+        "LOOKS": looks,
+        "PATIENCE": patience,
+    }.items():
+        text = text.replace(word, value)
     shutil.copy(ROOT / "tests" / "conftest.py", tree)
     (tree / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow\n    alone\n    none\n")
-    (tree / "test_tree.py").write_text(
-        TREE.replace("MARK", f"pytest.mark.{mark}").replace("LOOKS", looks)
-    )
+    (tree / "test_tree.py").write_text(text)
     ours = ("PYTEST_", "TMPDIR")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
