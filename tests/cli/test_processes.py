@@ -14,14 +14,9 @@ import pytest
 
 from simulators.demo.stage import LOCK, Stage, StageFailure
 from tests.cli.given import Device
+from tests.signals import hear_signals
 
 PYTHON = sys.executable
-
-
-def hear_signals() -> None:
-    """A shell's background job inherits deaf ears for SIGINT, and a nohup for SIGHUP; a terminal's program does not."""
-    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)
 
 
 def bash(

@@ -21,6 +21,7 @@ from interfaces.world import RealWorld, now_ms
 from tests.cloudly.given import UUID, Plane, code_of
 from tests.cloudly.test_command_line import Command
 from tests.cloudly.test_page import watch
+from tests.signals import hear_signals
 
 pytestmark = pytest.mark.anyio
 
@@ -351,4 +352,5 @@ def start(directory: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "cloudly", "node", "logs", UUID, *words],
         env=Command(directory)._env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=hear_signals,  # noqa: PLW1509 - it takes no lock that a thread may hold
     )  # fmt: skip
