@@ -20,7 +20,7 @@ import pytest
 
 MEMORY = "/dev/shm"  # noqa: S108 - directories of our own are made there
 ROOM_BYTES = 2 << 30
-"""What failed is kept; the widest story takes 0.2 GB."""
+"""Twenty times what a whole run on two cores held at once; what fails is kept until three runs later."""
 
 # Locks on what is there anyway: nothing is left behind, and two runs of one tree respect each other too.
 TURNSTILE = os.open(Path(__file__).parent, os.O_RDONLY)

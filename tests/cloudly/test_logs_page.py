@@ -327,7 +327,10 @@ async def test_the_command_follows_until_it_is_interrupted(plane: Plane) -> None
     say_now(plane, "after")
     second = following.stdout.readline()
     following.send_signal(signal.SIGINT)
-    rest, errors = following.communicate(timeout=20)
+    try:
+        rest, errors = following.communicate(timeout=20)
+    finally:
+        following.kill()  # left behind, it would turn another test red
 
     assert (first.split()[-1], second.split()[-1]) == ("before", "after")
     assert (following.returncode, rest, errors) == (130, "", "")
