@@ -24,6 +24,7 @@ import pytest
 from cloudly.store.pg.opening import open_postgresql
 
 PROGRAMS = "/usr/lib/postgresql"
+MEMORY = "/dev/shm"  # noqa: S108 - a directory of our own in it
 TEMPLATE = "empty"
 OPTIONS = (
     "-c listen_addresses='' -c max_connections=200 -c shared_buffers=64MB -c logging_collector=off"
@@ -38,10 +39,11 @@ class Server:
 
     @classmethod
     @contextmanager
-    def running(cls) -> Iterator[Server]:
+    def running(cls, *, on_disk: bool = False) -> Iterator[Server]:
         """Until the end of the block; skips the test where PostgreSQL is not installed, fails it in CI."""
         programs = _programs()
-        room = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a directory of our own in it
+        in_memory = not on_disk and os.access(MEMORY, os.W_OK)
+        room = MEMORY if in_memory else None
         home = Path(tempfile.mkdtemp(prefix="baseos-pg-", dir=room))
         server = cls(home, programs)
         try:

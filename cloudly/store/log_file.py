@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from cloudly.store.connection import Numbering
+
 log = logging.getLogger("cloudly")
 
 FILE = "logs.db"
@@ -65,7 +67,9 @@ def open_to_read(directory: Path) -> sqlite3.Connection | None:
     file = directory / FILE
     if not file.exists():
         return None
-    connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, isolation_level=None)
+    connection = sqlite3.connect(
+        f"file:{quote(str(file))}?mode=ro", uri=True, isolation_level=None, factory=Numbering
+    )
     try:
         connection.execute(f"PRAGMA busy_timeout={READERS_PATIENCE_MS}")
         if connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
@@ -108,7 +112,7 @@ def give_back(db: sqlite3.Connection) -> None:
 
 def _opened(file: Path) -> sqlite3.Connection:
     os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(file, isolation_level=None)
+    connection = sqlite3.connect(file, isolation_level=None, factory=Numbering)
     try:
         connection.execute(f"PRAGMA busy_timeout={PATIENCE_MS}")
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # takes before the first table only
