@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from benchmarks.heartbeats.fleet import EPOCH, WRITER, node_id, token
 from journal.chain import genesis, link
@@ -94,15 +95,18 @@ def percentile(sorted_s: list[float], share: float) -> float:
     return sorted_s[min(len(sorted_s) - 1, int(len(sorted_s) * share))] * 1000
 
 
-Say = Callable[[Client, int, Took], Awaitable[None]]
+class Say(Protocol):
+    async def __call__(
+        self, client: Client, number: int, took: Took, planned: float | None = None
+    ) -> None: ...
 
 
 def saying(journal: bytes | None, *, beats: bool = True) -> Say:
     """A node's turn: its heartbeat, then its batch."""
 
-    async def say(client: Client, number: int, took: Took) -> None:
+    async def say(client: Client, number: int, took: Took, planned: float | None = None) -> None:
         if beats:
-            began = time.perf_counter()
+            began = time.perf_counter() if planned is None else planned
             status = await client.post("heartbeat", number, heartbeat(number))
             took.heartbeats.append(time.perf_counter() - began)
             assert status == 200, status
