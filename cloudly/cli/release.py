@@ -165,7 +165,7 @@ def apply(  # noqa: PLR0913 - whom, what, how
         else wanted.define_release(db, new, now)
     )
     if node is None:
-        rows = _fleets_want(db, fleet, release, document)
+        rows = _fleets_want(db, fleet, release, document, now)
     else:
         found = reading.find(db, node)
         rows = [(found["id"], found["node_id"])]
@@ -185,14 +185,14 @@ def apply(  # noqa: PLR0913 - whom, what, how
 
 
 def _fleets_want(
-    db: Connection, fleet: str | None, release: int, policy: str
+    db: Connection, fleet: str | None, release: int, policy: str, now: int
 ) -> list[tuple[int, str]]:
     """That fleet, or each, shall run it, also on nodes that enroll later. Returns the nodes there are."""
     from cloudly.store import fleets, wanted
 
     meant = fleets.listed(db) if fleet is None else [fleets.find(db, fleet)]
     for one in meant:
-        wanted.set_default(db, one["id"], release, policy)
+        wanted.set_default(db, one["id"], release, policy, now_ms=now)
     return [
         (row["id"], row["node_id"])
         for one in meant

@@ -41,6 +41,8 @@ class No(StrEnum):
     QUARANTINED = "quarantined"
     PINNED = "pinned"
     NEVER_AGAIN = "never-again"
+    BANNED = "banned"
+    UNPUBLISHED = "unpublished"
     BELOW_FLOOR = "below-floor"
     UPDATING = "updating"
     PHASE_FULL = "phase-full"
@@ -66,6 +68,10 @@ class Standing:
     """What it, or its fleet, is pinned to."""
     never_again: str = ""
     """Why this release must never run on it again."""
+    banned: str = ""
+    """Why this release must never again be given to any node."""
+    unpublished: str = ""
+    """The channel that its fleet follows, and how the release stands there."""
     below_floor: str = ""
     """The version that it must run first."""
 
@@ -175,15 +181,24 @@ def _of_node(node: NodeView, plan: Plan, standing: Standing) -> Iterator[Admissi
         yield _no(No.HAS_IT, lambda: "it runs this release already")
     if node.state == NodeState.QUARANTINED:
         yield _no(No.QUARANTINED, lambda: "it is quarantined")
+    yield from _of_release(standing)
+    if node.state == NodeState.UPDATING:
+        yield _no(No.UPDATING, lambda: "another update of it is in progress")
+
+
+def _of_release(standing: Standing) -> Iterator[Admission]:
+    """What `cloudly.governance` says of this release on this node."""
     if standing.pinned:
         yield _no(No.PINNED, lambda: f"it is pinned: {standing.pinned}")
     if standing.never_again:
         yield _no(No.NEVER_AGAIN, lambda: f"never again on this node: {standing.never_again}")
+    if standing.banned:
+        yield _no(No.BANNED, lambda: f"never again anywhere: {standing.banned}")
+    if standing.unpublished:
+        yield _no(No.UNPUBLISHED, lambda: f"it may not have it: {standing.unpublished}")
     if standing.below_floor:
         floor = standing.below_floor
         yield _no(No.BELOW_FLOOR, lambda: f"it must run {floor} first, which no upgrade skips")
-    if node.state == NodeState.UPDATING:
-        yield _no(No.UPDATING, lambda: "another update of it is in progress")
 
 
 def _of_phase(node: NodeView, rollout: Rollout, plan: Plan) -> Iterator[Admission]:

@@ -3,6 +3,8 @@
 Rules:
 - Every node is in one fleet: that of the join token it came with, until an operator moves it.
 - All fleets run one app, so a node that is moved keeps its volumes.
+- A node with a pin of its own may be moved, and keeps what it is pinned to. Everything else that speaks against the
+  release of the new fleet refuses the move.
 """
 
 from __future__ import annotations
@@ -10,12 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cloudly.governance.pins import Scope
 from cloudly.problems import BadOrder
+from cloudly.store import audit
+from cloudly.store.audit import By
+from cloudly.store.governance import pins
+from cloudly.store.governance.following import wanted_by
+from cloudly.store.governance.standing import own_objection
 from cloudly.store.sql import Connection, Row
 from cloudly.store.wanted import Order, set_release
 
 FLEETS = (
     "SELECT f.id, f.name, f.created_at_ms, f.release, f.policy, r.version, r.commit_id,"
+    " (SELECT c.name FROM channel c WHERE c.id=f.channel) channel,"
     " (SELECT count(*) FROM node n WHERE n.fleet=f.id) nodes,"
     " (SELECT count(*) FROM node n JOIN desired d ON d.node=n.id JOIN deployment p ON p.deployment=d.deployment"
     "  WHERE n.fleet=f.id AND p.release=f.release AND p.state='succeeded') succeeded"
@@ -54,12 +63,28 @@ class Moved:
     why: str = ""
 
 
-def move(db: Connection, node: int, fleet: Row, *, new_id: Callable[[], str], now_ms: int) -> Moved:
-    """Into that fleet, and to what it shall run. Raises BadOrder when the node must never run that again."""
+def move(  # noqa: PLR0913 - whom, where to, who says so
+    db: Connection,
+    node: int,
+    fleet: Row,
+    *,
+    new_id: Callable[[], str],
+    now_ms: int,
+    by: By | None = None,
+) -> Moved:
+    """Into that fleet, and to what it wants of new nodes. Raises BadOrder when the node may not have that."""
+    node_id = db.execute("SELECT node_id FROM node WHERE id=?", (node,)).fetchone()[0]
     db.execute("UPDATE node SET fleet=? WHERE id=?", (fleet["id"], node))
-    if fleet["release"] is None:
+    if by is not None:
+        audit.note(db, by, "node.moved", f"node/{node_id}", fleet=fleet["name"])
+    wants = wanted_by(db, fleet["id"], now_ms)
+    if wants is None:
         return Moved(None, "its fleet wants no release: it keeps what it has")
-    order = Order(node, fleet["release"], fleet["policy"], new_id(), now_ms)
+    pinned = own_objection(db, node, wants.release, now_ms)
+    if pinned:
+        return Moved(None, f"it keeps what it has: it is pinned {pinned}")
+    actor = by.person if by else ""
+    order = Order(node, wants.release, wants.policy, new_id(), now_ms, actor=actor)
     generation = set_release(db, order, again=False)
     return Moved(generation, "" if generation else "it has that release already")
 
@@ -78,5 +103,6 @@ def remove(db: Connection, fleet: Row) -> None:
         )
     if fleet["id"] == 1:
         raise BadOrder("the first fleet is where nodes are that nobody put elsewhere: it stays")
+    pins.forget(db, Scope.FLEET, fleet["id"])
     db.execute("UPDATE join_token SET fleet=1 WHERE fleet=?", (fleet["id"],))
     db.execute("DELETE FROM fleet WHERE id=?", (fleet["id"],))

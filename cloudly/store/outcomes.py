@@ -15,9 +15,10 @@ from cloudly.deployments import (
     Effect,
     fold,
 )
+from cloudly.epochs import ENROLLED
 from cloudly.store import outbox
 from cloudly.store.sql import Connection
-from cloudly.store.wanted import RESTORED, Order, order, withdraw
+from cloudly.store.wanted import RESTORED, Order, WayBack, may_go_back, order, withdraw
 
 TOLD = frozenset({SUCCEEDED, FAILED, ROLLED_BACK, ROLLBACK_NEEDED})
 """States that webhooks hear of."""
@@ -109,12 +110,13 @@ def _turn_back(
     )
     if not _still_wanted(db, failed):
         return
-    if not _order_last_good(db, reached, failed, new_id, rollback_of=failed.deployment):
-        _ask_the_operator(
-            db,
-            reached,
-            "a rollback is needed and there is no last good release to go back to: set a release that works",
-        )
+    good = _good_one(db, reached, failed)
+    if good.release is not None:
+        _order_back(db, reached, failed, good.release, new_id, rollback_of=failed.deployment)
+        return
+    none = "there is no last good release to go back to"
+    no = f"the last good one may not be given: {good.banned}" if good.banned else none
+    _ask_the_operator(db, reached, f"a rollback is needed and {no}: set a release that works")
 
 
 def _retreat(
@@ -126,11 +128,21 @@ def _retreat(
     """
     if not _still_wanted(db, failed):
         return
-    if _order_last_good(db, reached, failed, new_id, rollback_of=None):
+    good = _good_one(db, reached, failed)
+    if good.release is not None:
+        _order_back(db, reached, failed, good.release, new_id, rollback_of=None)
         return
-    if _never_had_a_good_one(db, reached.node):
+    runs = _runs(db, reached.node)
+    if (
+        good.banned and runs is not None
+    ):  # it stays what it is: to take that away would end the agent too
+        _order_back(db, reached, failed, runs, new_id, rollback_of=None)
+        reason = f"the release was given up ({reached.reason}), and what it runs is banned: {good.banned}"
+    elif good.banned or _never_had_a_good_one(db, reached.node):
         withdraw(db, reached.node)
-        reason = f"the first release was given up ({reached.reason}) and withdrawn"
+        which = "release" if good.banned else "first release"
+        reason = f"the {which} was given up ({reached.reason}) and withdrawn"
+        reason += f"; the last good one may not be given: {good.banned}" if good.banned else ""
     else:  # what failed is what runs there, ordered once more
         reason = f"the release was given up ({reached.reason})"
     _ask_the_operator(db, reached, f"{reason}: look at the node, then order one again")
@@ -151,27 +163,38 @@ def _still_wanted(db: Connection, failed: Deployment) -> bool:
     return row is not None and bool(row[0] == failed.release)
 
 
-def _order_last_good(
+def _good_one(db: Connection, reached: Reached, failed: Deployment) -> WayBack:
+    """Where it goes back to; what failed itself is no way back."""
+    good = may_go_back(db, reached.node)
+    row = db.execute("SELECT last_good FROM node WHERE id=?", (reached.node,)).fetchone()
+    return WayBack(None) if row[0] == failed.release else good
+
+
+def _runs(db: Connection, node: int) -> int | None:
+    """Its last good release, if that succeeded since the node was last flashed."""
+    row = db.execute(
+        "SELECT n.last_good FROM node n WHERE n.id=?1 AND EXISTS (SELECT 1 FROM deployment p WHERE p.node=n.id"
+        " AND p.release=n.last_good AND p.state='succeeded' AND p.state_at_ms>=coalesce("
+        " (SELECT max(e.began_at_ms) FROM epoch e WHERE e.node=n.id AND e.why=?2), 0))",
+        (node, ENROLLED),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def _order_back(  # noqa: PLR0913 - one release instead of another
     db: Connection,
     reached: Reached,
     failed: Deployment,
+    good: int,
     new_id: Callable[[], str],
     *,
     rollback_of: str | None,
-) -> bool:
-    """Order the last good release, under the policy of what failed; False when there is none to go back to."""
-    good = db.execute(
-        "SELECT n.last_good FROM node n WHERE n.id=? AND n.last_good IS DISTINCT FROM ? AND NOT EXISTS"
-        " (SELECT 1 FROM never_again a WHERE a.node=n.id AND a.release=n.last_good)",
-        (reached.node, failed.release),
-    ).fetchone()
-    if good is None or good[0] is None:
-        return False
+) -> None:
+    """Under the policy of what failed."""
     policy = db.execute(
         "SELECT policy FROM deployment WHERE deployment=?", (failed.deployment,)
     ).fetchone()[0]
-    order(db, Order(reached.node, good[0], policy, new_id(), reached.now_ms, rollback_of))
-    return True
+    order(db, Order(reached.node, good, policy, new_id(), reached.now_ms, rollback_of))
 
 
 def _close_rollback(db: Connection, reached: Reached, state: str) -> None:

@@ -1,4 +1,9 @@
-"""Desired state: which release should run on a node, since when, and what must never run on it again."""
+"""Desired state: which release should run on a node, since when, and what must never run on it again.
+
+Rules:
+- Every order of a person, a fleet or an enrollment asks `governance.standing` first. What was ordered before stands.
+- What a node's Supervisor would install is never a banned release: if nothing else is known, nothing is wanted.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,12 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from cloudly.deployments import ORDERED
+from cloudly.governance.standing import refusals
 from cloudly.problems import BadOrder
 from cloudly.store import outbox
+from cloudly.store.governance import following
+from cloudly.store.governance.bans import banned
+from cloudly.store.governance.standing import standing_of
 from cloudly.store.releases import NewRelease, define_release, untellable
 from cloudly.store.sql import Connection
 from cloudly.store.targets import app_target
@@ -45,6 +54,8 @@ class Order:
     deployment: str
     now_ms: int
     rollback_of: str | None = None
+    actor: str = ""
+    """Who ordered it; empty: Cloudly itself."""
 
 
 def order(db: Connection, new: Order) -> int:
@@ -52,7 +63,7 @@ def order(db: Connection, new: Order) -> int:
     generation = _generation(db, new.node) + 1
     db.execute(
         "INSERT INTO deployment(deployment, node, release, generation, policy, rollback_of, ordered_at_ms, state,"
-        " reason, needs_rollback, closed) VALUES(?,?,?,?,?,?,?,?,'',0,0)",
+        " reason, needs_rollback, closed, actor) VALUES(?,?,?,?,?,?,?,?,'',0,0,?)",
         (
             new.deployment,
             new.node,
@@ -62,6 +73,7 @@ def order(db: Connection, new: Order) -> int:
             new.rollback_of,
             new.now_ms,
             ORDERED,
+            new.actor,
         ),
     )
     _point(db, new.node, generation, new.deployment)
@@ -104,32 +116,32 @@ def overtake(db: Connection, node: int, *, observed: int, deployment: str, now_m
     else:
         db.execute("UPDATE desired SET generation=? WHERE node=?", (observed, node))
         order(db, Order(node, row[0], row[1], deployment, now_ms, row[2]))
-    db.execute("UPDATE node SET needs_operator=? WHERE id=?", (RESTORED, node))
-    outbox.tell_of_node(db, "node.needs_operator", node, {"why": RESTORED}, now_ms)
+    _ask_the_operator(db, node, RESTORED, now_ms)
 
 
 def set_release(db: Connection, new: Order, *, again: bool) -> int | None:
     """The operator's order; None when the node has it already.
 
-    Raises BadOrder for a release that it may never run again, and for one that could not be told to it.
+    Raises BadOrder for a release that it may not have, and for one that could not be told to it.
     """
-    refused = db.execute(
-        "SELECT reason FROM never_again WHERE node=? AND release=?", (new.node, new.release)
-    ).fetchone()
-    if refused is not None:
-        if not again:
-            raise BadOrder(
-                f"this release needed a rollback there before ({refused[0] or 'no reason was given'});"
-                " to try it nevertheless, say --again"
-            )
-        db.execute("DELETE FROM never_again WHERE node=? AND release=?", (new.node, new.release))
+    stands = standing_of(db, new.node, new.release, new.now_ms)
+    if stands.banned:
+        raise BadOrder(stands.banned)
+    if stands.never_again and not again:
+        raise BadOrder(
+            f"this release needed a rollback there before ({stands.never_again});"
+            " to try it nevertheless, say --again"
+        )
     if not again and _has_it(db, new):
         db.execute(
             "UPDATE node SET needs_operator=NULL WHERE id=? AND needs_operator=?",
             (new.node, RESTORED),
         )
         return None
+    for why in refusals(stands):
+        raise BadOrder(why)
     _tellable(db, new)
+    db.execute("DELETE FROM never_again WHERE node=? AND release=?", (new.node, new.release))
     return order(db, new)
 
 
@@ -153,8 +165,9 @@ def _has_it(db: Connection, new: Order) -> bool:
     return row[2] == "succeeded" or not row[3]
 
 
-def set_default(db: Connection, fleet: int, release: int, policy: str) -> None:
+def set_default(db: Connection, fleet: int, release: int, policy: str, *, now_ms: int) -> None:
     """What nodes that enroll into this fleet later shall run. Raises BadOrder."""
+    following.must_take_default(db, fleet, release, now_ms)
     try:
         app_target(db, release, policy, "any", None)
     except ValidationError as problem:
@@ -163,21 +176,69 @@ def set_default(db: Connection, fleet: int, release: int, policy: str) -> None:
 
 
 def order_default(db: Connection, node: int, *, deployment: str, now_ms: int) -> None:
-    """What its fleet shall run, if anything."""
-    row = db.execute(
-        "SELECT f.release, f.policy FROM node n JOIN fleet f ON f.id=n.fleet WHERE n.id=?", (node,)
-    ).fetchone()
-    if row is not None and row[0] is not None:
-        order(db, Order(node, row[0], row[1], deployment, now_ms))
+    """What its fleet wants of a new node, if anything; what it may not have is not ordered, and an operator asked."""
+    fleet = db.execute("SELECT fleet FROM node WHERE id=?", (node,)).fetchone()[0]
+    wants = following.wanted_by(db, fleet, now_ms)
+    if wants is None:
+        return
+    for why in refusals(standing_of(db, node, wants.release, now_ms)):
+        _ask_the_operator(db, node, f"it enrolled, and was given no release: {why}", now_ms)
+        return
+    order(db, Order(node, wants.release, wants.policy, deployment, now_ms))
 
 
 def order_again(db: Connection, node: int, *, deployment: str, now_ms: int) -> None:
-    """A reflashed node starts from nothing: what it had begun or finished is ordered anew, unless it must not run."""
+    """A reflashed node starts from nothing: what it had begun or finished is ordered anew, unless it must not run.
+
+    In the place of a release that was banned since comes its last good one, or nothing.
+    """
     row = db.execute(
-        "SELECT p.release, p.policy, p.state FROM desired d JOIN deployment p ON p.deployment=d.deployment"
-        " WHERE d.node=? AND NOT EXISTS"
-        " (SELECT 1 FROM never_again a WHERE a.node=p.node AND a.release=p.release)",
+        "SELECT p.release, p.policy, p.state, n.last_good, EXISTS (SELECT 1 FROM never_again a WHERE a.node=p.node"
+        " AND a.release=p.release) AS refused"
+        " FROM desired d JOIN deployment p ON p.deployment=d.deployment JOIN node n ON n.id=d.node WHERE d.node=?",
         (node,),
     ).fetchone()
-    if row is not None and row[2] != ORDERED:
-        order(db, Order(node, row[0], row[1], deployment, now_ms))
+    if row is None:
+        return
+    why = banned(db, row["release"])
+    if why:
+        _in_its_place(db, Order(node, row["release"], row["policy"], deployment, now_ms), why)
+    elif row["state"] != ORDERED and not row["refused"]:
+        order(db, Order(node, row["release"], row["policy"], deployment, now_ms))
+
+
+def _in_its_place(db: Connection, of: Order, why: str) -> None:
+    """Instead of a banned release; an operator is asked, whatever that is."""
+    good = may_go_back(db, of.node)
+    if good.release is not None:
+        order(db, Order(of.node, good.release, of.policy, of.deployment, of.now_ms))
+    else:
+        withdraw(db, of.node)
+    _ask_the_operator(db, of.node, f"it starts from nothing, and {why}", of.now_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """Where a node can go back to."""
+
+    release: int | None
+    banned: str = ""
+    """Why its last good release is given to nobody; empty: that is not the reason."""
+
+
+def may_go_back(db: Connection, node: int) -> WayBack:
+    """Its last good release, unless that failed there or is banned. No pin, channel or floor stands in the way."""
+    row = db.execute(
+        "SELECT n.last_good FROM node n WHERE n.id=? AND NOT EXISTS"
+        " (SELECT 1 FROM never_again a WHERE a.node=n.id AND a.release=n.last_good)",
+        (node,),
+    ).fetchone()
+    if row is None or row[0] is None:
+        return WayBack(None)
+    why = banned(db, row[0])
+    return WayBack(None, why) if why else WayBack(row[0])
+
+
+def _ask_the_operator(db: Connection, node: int, why: str, now_ms: int) -> None:
+    db.execute("UPDATE node SET needs_operator=? WHERE id=?", (why, node))
+    outbox.tell_of_node(db, "node.needs_operator", node, {"why": why}, now_ms)

@@ -67,6 +67,8 @@ def test_a_free_node_of_the_phase_is_admitted() -> None:
         (Standing(granted=True, has_it=True), No.GIVEN_ALREADY, "a node is asked once"),
         (Standing(pinned="1.3.0 by ben"), No.PINNED, "1.3.0 by ben"),
         (Standing(never_again="rolled back"), No.NEVER_AGAIN, "rolled back"),
+        (Standing(banned="release 2.0.0: eats flash"), No.BANNED, "never again anywhere: release"),
+        (Standing(unpublished="2.0.0 is not in stable"), No.UNPUBLISHED, "2.0.0 is not in stable"),
         (Standing(below_floor="1.0.0"), No.BELOW_FLOOR, "it must run 1.0.0 first"),
     ],
 )
