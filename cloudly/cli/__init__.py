@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from cloudly.cli import ca, fleet, image, node, registry, release, token
+from cloudly.cli import ca, channel, fleet, image, node, pin, registry, release, token
+from cloudly.cli.audit import audit
 from cloudly.cli.serving import serve
 
 app = typer.Typer(
@@ -23,7 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.command()(audit)
 app.add_typer(fleet.app, name="fleet")
+app.add_typer(channel.app, name="channel")
+app.add_typer(pin.app, name="pin")
+app.add_typer(pin.unpin, name="unpin")
 app.add_typer(token.app, name="token")
 app.add_typer(node.app, name="node")
 app.add_typer(release.app, name="release")

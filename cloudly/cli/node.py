@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cloudly.cli import node_journal, node_logs
+from cloudly.cli import node_journal, node_list, node_logs
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of, shown
 from cloudly.cli.diagnose import diagnose
 from cloudly.cli.node_journal import NodeArgument
@@ -27,8 +27,14 @@ app.command()(node_logs.logs)
 
 
 @app.command("list")
-def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Show all nodes."""
+def list_(
+    *,
+    select: node_list.Select = None,
+    limit: node_list.Limit = 500,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the nodes, the newest first, or those that --select means."""
     from cloudly.store import reading
     from cloudly.views import ago, node_view
     from interfaces.world import RealWorld, now_ms
@@ -36,7 +42,7 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     now, every_s = now_ms(RealWorld()), settings_of(data_dir).heartbeat_every_s
     with opened(data_dir) as store:
         versions = store.read_now(reading.versions)
-        rows = store.read_now(reading.nodes)
+        rows = node_list.rows_of(store, select, limit=limit, now_ms=now, every_s=every_s)
     views = [node_view(dict(row), versions=versions, now_ms=now, every_s=every_s) for row in rows]
     if as_json:
         print_json([asdict(view) for view in views])
@@ -48,7 +54,8 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
              view.wanted_version, update_of(view), ago(view.last_seen_at_ms, now))
             for view in views
         ],
-        empty="No nodes yet. `cloudly token create` makes a join token for one.",
+        empty="No node is like that." if select else
+        "No nodes yet. `cloudly token create` makes a join token for one.",
     )  # fmt: skip
 
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloudly.cli import release_file
+from cloudly.cli import release_approval, release_ban, release_file
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
+from cloudly.cli.people import ByOption, by_now
 from cloudly.cli.release_file import COMMIT, VERSION, matching
 
 if TYPE_CHECKING:
+    from cloudly.store.audit import By
     from cloudly.store.sql import Connection
     from cloudly.store.wanted import NewRelease
     from interfaces.desired import UpdatePolicy
@@ -24,6 +26,12 @@ app = typer.Typer(
 app.command("check")(release_file.check)
 app.command("create")(release_file.create)
 app.command("show")(release_file.show)
+app.command("approve")(release_approval.approve)
+app.command("refuse")(release_approval.refuse)
+app.command("take-back")(release_approval.take_back)
+app.command("ban")(release_ban.ban)
+app.command("unban")(release_ban.unban)
+app.command("bans")(release_ban.bans)
 
 IMAGE = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
@@ -74,6 +82,7 @@ def set_(  # noqa: PLR0913 - options of a command
     again: Annotated[
         bool, typer.Option("--again", help="Even if it is set already, or needed a rollback there.")
     ] = False,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -89,8 +98,11 @@ def set_(  # noqa: PLR0913 - options of a command
         download_deadline_s=download_deadline,
         max_apply_attempts=max_apply_attempts,
     )
+    who = by_now(by).person
     with opened(data_dir) as store:
-        done = store.write_now(lambda db: apply(db, new, policy, node, again=again, fleet=fleet))
+        done = store.write_now(
+            lambda db: apply(db, new, policy, node, again=again, fleet=fleet, by=who)
+        )
     if as_json:
         print_json(done)
         return
@@ -148,6 +160,7 @@ def apply(  # noqa: PLR0913 - whom, what, how
     *,
     again: bool,
     fleet: str | None = None,
+    by: str = "",
 ) -> list[dict[str, object]]:
     """One transaction: define, or find by version or commit, and order for one node, a fleet, or all of them.
 
@@ -155,6 +168,7 @@ def apply(  # noqa: PLR0913 - whom, what, how
     """
     from cloudly.problems import BadOrder
     from cloudly.store import reading, releases, wanted
+    from cloudly.store.audit import By
     from interfaces.world import RealWorld, new_id, now_ms
 
     world = RealWorld()
@@ -165,14 +179,14 @@ def apply(  # noqa: PLR0913 - whom, what, how
         else wanted.define_release(db, new, now)
     )
     if node is None:
-        rows = _fleets_want(db, fleet, release, document, now)
+        rows = _fleets_want(db, fleet, (release, document), By(by, now))
     else:
         found = reading.find(db, node)
         rows = [(found["id"], found["node_id"])]
     done: list[dict[str, object]] = []
     for number, node_id in rows:
         deployment = new_id(world)
-        order = wanted.Order(number, release, document, deployment, now)
+        order = wanted.Order(number, release, document, deployment, now, actor=by)
         try:
             generation, why = wanted.set_release(db, order, again=again), "has it already"
         except BadOrder as problem:
@@ -185,14 +199,18 @@ def apply(  # noqa: PLR0913 - whom, what, how
 
 
 def _fleets_want(
-    db: Connection, fleet: str | None, release: int, policy: str, now: int
+    db: Connection, fleet: str | None, what: tuple[int, str], by: By
 ) -> list[tuple[int, str]]:
     """That fleet, or each, shall run it, also on nodes that enroll later. Returns the nodes there are."""
-    from cloudly.store import fleets, wanted
+    from cloudly.store import audit, fleets, releases, wanted
 
+    release, policy = what
+    version = releases.named(db, release)["version"]
     meant = fleets.listed(db) if fleet is None else [fleets.find(db, fleet)]
     for one in meant:
-        wanted.set_default(db, one["id"], release, policy, now_ms=now)
+        wanted.set_default(db, one["id"], release, policy, now_ms=by.at_ms)
+        if by.person:
+            audit.note(db, by, "fleet.release_set", f"fleet/{one['name']}", release=version)
     return [
         (row["id"], row["node_id"])
         for one in meant

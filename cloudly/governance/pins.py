@@ -38,12 +38,15 @@ class Pin:
 
     @property
     def words(self) -> str:
-        """What, by whom, why, how long, and how it is lifted."""
-        to = self.version or "what it runs"
+        """To what, with whom, by whom, why, how long, and how it is lifted: after `it is pinned`."""
         whose = "" if self.scope is Scope.NODE else f" with its fleet {self.name}"
+        return f"to {self.version or 'what it runs'}{whose} {self.origin}"
+
+    @property
+    def origin(self) -> str:
         until = "" if self.until_ms is None else f", until {when(self.until_ms)}"
         lift = f"`cloudly unpin {self.scope} {self.name}` lifts it"
-        return f"to {to}{whose} by {self.by} ({self.reason}){until}; {lift}"
+        return f"by {self.by} ({self.reason}){until}; {lift}"
 
 
 def in_force(own: Pin | None, of_fleet: Pin | None, now_ms: int) -> Pin | None:

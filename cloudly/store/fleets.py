@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cloudly.governance.pins import Scope
 from cloudly.problems import BadOrder
-from cloudly.store import audit
+from cloudly.store import audit, releases
 from cloudly.store.audit import By
 from cloudly.store.governance import pins
 from cloudly.store.governance.following import wanted_by
@@ -32,7 +33,7 @@ FLEETS = (
 )
 
 
-def create(db: Connection, name: str, now_ms: int) -> int:
+def create(db: Connection, name: str, now_ms: int, *, by: By | None = None) -> int:
     """Its number. Raises BadOrder when there is one of that name."""
     row = db.execute(
         "INSERT INTO fleet(name, created_at_ms) VALUES(?,?) ON CONFLICT(name) DO NOTHING RETURNING id",
@@ -40,6 +41,8 @@ def create(db: Connection, name: str, now_ms: int) -> int:
     ).fetchone()
     if row is None:
         raise BadOrder(f"there is a fleet {name!r} already: `cloudly fleet list` shows them")
+    if by is not None:
+        audit.note(db, by, "fleet.created", f"fleet/{name}")
     return int(row[0])
 
 
@@ -53,6 +56,33 @@ def find(db: Connection, name: str) -> Row:
     if row is None:
         raise BadOrder(f"there is no fleet {name!r}: `cloudly fleet list` shows them")
     return row
+
+
+def overview(db: Connection, now_ms: int) -> list[dict[str, Any]]:
+    """Every fleet with what its new nodes get, wherever that comes from, and on how many nodes it succeeded."""
+    return [_seen(db, dict(row), now_ms) for row in listed(db)]
+
+
+def seen(db: Connection, name: str, now_ms: int) -> dict[str, Any]:
+    """The same of one. Raises BadOrder."""
+    return _seen(db, dict(find(db, name)), now_ms)
+
+
+def _seen(db: Connection, fleet: dict[str, Any], now_ms: int) -> dict[str, Any]:
+    wants = wanted_by(db, fleet["id"], now_ms)
+    pin = pins.of(db, Scope.FLEET, fleet["id"], fleet["name"])
+    if pin is not None and pin.holds(now_ms):
+        fleet |= {"pinned": pin.version or "what they run", "pin": pin.origin}
+    else:
+        fleet |= {"pinned": None, "pin": None}
+    if wants is not None and wants.release != fleet["release"]:
+        fleet |= releases.named(db, wants.release)
+        fleet["succeeded"] = db.execute(
+            "SELECT count(*) FROM node n JOIN desired d ON d.node=n.id JOIN deployment p ON p.deployment=d.deployment"
+            " WHERE n.fleet=? AND p.release=? AND p.state='succeeded'",
+            (fleet["id"], wants.release),
+        ).fetchone()[0]
+    return fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +119,7 @@ def move(  # noqa: PLR0913 - whom, where to, who says so
     return Moved(generation, "" if generation else "it has that release already")
 
 
-def remove(db: Connection, fleet: Row) -> None:
+def remove(db: Connection, fleet: Row, *, by: By | None = None) -> None:
     """An empty one. Raises BadOrder."""
     if fleet["nodes"]:
         raise BadOrder(f"{fleet['nodes']} nodes are in fleet {fleet['name']!r}: move them first")
@@ -106,3 +136,5 @@ def remove(db: Connection, fleet: Row) -> None:
     pins.forget(db, Scope.FLEET, fleet["id"])
     db.execute("UPDATE join_token SET fleet=1 WHERE fleet=?", (fleet["id"],))
     db.execute("DELETE FROM fleet WHERE id=?", (fleet["id"],))
+    if by is not None:
+        audit.note(db, by, "fleet.removed", f"fleet/{fleet['name']}")

@@ -44,10 +44,14 @@ def slices(  # noqa: PLR0913 - where to go on, and what dark means
     now_ms: int,
     dark_after_ms: int,
     retired: bool = False,
+    fleet: int | None = None,
 ) -> list[tuple[int, NodeView]]:
     """The next nodes by number, after that one; go on after the last one's. Empty: these were all."""
     gone = "" if retired else " AND n.retired_at_ms IS NULL"
-    rows = db.execute(f"{VIEWS} WHERE n.id>?{gone} ORDER BY n.id LIMIT ?", (after_id, limit))
+    within, words = ("", ()) if fleet is None else (" AND n.fleet=?", (fleet,))
+    rows = db.execute(
+        f"{VIEWS} WHERE n.id>?{within}{gone} ORDER BY n.id LIMIT ?", (after_id, *words, limit)
+    )
     versions: dict[str, str] = {}
     return [
         (int(row["id"]), _view(db, row, versions, heard_after_ms=now_ms - dark_after_ms))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cloudly.problems import BadOrder
 from cloudly.store.sql import Connection, Row
 
@@ -25,6 +27,12 @@ SHORTEST_PREFIX = 4
 def nodes(db: Connection, *, limit: int = 500) -> list[Row]:
     """The newest nodes first."""
     return db.execute(f"{NODES} ORDER BY n.id DESC LIMIT ?", (limit,)).fetchall()
+
+
+def nodes_of(db: Connection, numbers: Sequence[int]) -> list[Row]:
+    """These, in that order. By one question each: a list of parameters has another limit on each engine."""
+    rows = (db.execute(f"{NODES} WHERE n.id=?", (number,)).fetchone() for number in numbers)
+    return [row for row in rows if row is not None]
 
 
 def node(db: Connection, node_id: str) -> Row | None:

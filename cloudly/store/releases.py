@@ -102,6 +102,12 @@ def find_release(db: Connection, wanted: str) -> int:
     )
 
 
+def named(db: Connection, release: int) -> dict[str, str]:
+    """Its version and its commit."""
+    row = db.execute("SELECT version, commit_id FROM release WHERE id=?", (release,)).fetchone()
+    return dict(row)
+
+
 def used_again(db: Connection, new: NewRelease) -> list[str]:
     """A warning for each image that another release has under the very same name.
 

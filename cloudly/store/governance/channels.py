@@ -97,6 +97,8 @@ class Entry:
     withdrawn_why: str
     is_floor: bool
     note: str
+    banned: str
+    """Why it is given to nobody; empty: it is not banned."""
     said: tuple[Said, ...]
 
     @property
@@ -173,6 +175,7 @@ def _entry(db: Connection, channel: Row, row: Row) -> Entry:
         withdrawn_why=gone.get("why", ""),
         is_floor=bool(row["is_floor"]),
         note=row["note"],
+        banned=bans.banned(db, row["release"]),
         said=said,
     )
 
@@ -209,9 +212,8 @@ def propose(  # noqa: PLR0913 - what, where, who
 def publish_if_due(db: Connection, channel: Row, release: int, by: By) -> Entry:
     """Published, if nothing is missing any more; the entry as it is then."""
     here = entry(db, channel, release)
-    if here.proposal.published or here.proposal.withdrawn or approvals.missing(here.proposal):
-        return here
-    if bans.banned(db, release):
+    ended = here.proposal.published or here.proposal.withdrawn
+    if ended or here.banned or approvals.missing(here.proposal):
         return here
     db.execute(
         "UPDATE channel_release SET published_at_ms=? WHERE channel=? AND release=?",

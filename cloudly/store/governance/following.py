@@ -55,7 +55,7 @@ def must_take_default(db: Connection, fleet: int, release: int, now_ms: int) -> 
         )
     pin = pins.of(db, Scope.FLEET, fleet, name)
     if pin is not None and pin.holds(now_ms) and pin.release not in {None, release}:
-        raise BadOrder(f"fleet {name} is pinned {pin.words}")
+        raise BadOrder(f"fleet {name} is pinned to {pin.version} {pin.origin}")
 
 
 def follow(db: Connection, fleet: Row, channel: Row, by: By) -> None:
