@@ -3,6 +3,7 @@
 Rules:
 - One person, one name: spaces, letter case and look-alike forms of one character do not make another person of it.
 - A name, a reason and a note are one printable line each; they are shown in tables and pages.
+- A credential that was pasted into one is taken out before it is kept.
 - A name is a word, not a proof: who may reach the data directory may write any. Tokens of the API prove roles.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from cloudly.logs import redact
 from cloudly.problems import BadOrder
 
 LONGEST_NAME = 100
@@ -43,7 +45,7 @@ def reason(text: str, order: str) -> str:
 
 def note(text: str, what: str = "note") -> str:
     """One printable line, or nothing. Raises BadOrder."""
-    line = " ".join(text.split())
+    line = redact(" ".join(text.split()))
     if not line.isprintable():
         raise BadOrder(f"the {what} holds characters that nobody sees: leave them out")
     if len(line) > LONGEST_TEXT:

@@ -99,7 +99,7 @@ async def test_a_refusal_blocks_until_the_same_person_says_otherwise(anna: Opera
     despite = ben.approves("1.0.0")
     with pytest.raises(BadOrder, match="it was refused by cleo, who may take that back"):
         ben.publishes("1.0.0")
-    with pytest.raises(BadOrder, match="dora has said nothing about 1.0.0 in stable"):
+    with pytest.raises(BadOrder, match=r"dora has said nothing about 1.0.0 in stable"):
         anna.known_as("dora").takes_back("1.0.0")
     then = cleo.takes_back("1.0.0")
 
@@ -122,7 +122,7 @@ async def test_no_word_changes_what_is_published(anna: Operator) -> None:
     anna.approves("1.0.0")
 
     for change in (anna.refuses, anna.approves, anna.takes_back, anna.publishes):
-        with pytest.raises(BadOrder, match="it is published there.*`cloudly channel withdraw"):
+        with pytest.raises(BadOrder, match=r"it is published there.*`cloudly channel withdraw"):
             change("1.0.0")
 
     assert anna.offers() == "1.0.0"

@@ -123,7 +123,7 @@ async def test_a_frozen_fleet_gives_its_new_nodes_what_it_wants(
 async def test_a_pinned_fleet_is_given_no_other_default(anna: Operator) -> None:
     anna.pins("1.0.0", fleet="default")
 
-    with pytest.raises(BadOrder, match="fleet default is pinned to 1.0.0 by anna"):
+    with pytest.raises(BadOrder, match=r"fleet default is pinned to 1.0.0 by anna"):
         anna.wants("default", "1.1.0")
 
     assert anna.wants("default", "1.0.0") == []
@@ -132,15 +132,16 @@ async def test_a_pinned_fleet_is_given_no_other_default(anna: Operator) -> None:
 async def test_bad_pins_are_refused_with_the_reason(anna: Operator, device: Device) -> None:  # noqa: ARG001 - it is there
     anna.bans("2.0.0")
 
-    for change, says in (
-        (lambda: anna.pins("1.0.0", why=""), "say why, with --reason"),
-        (lambda: anna.pins("2.0.0"), "is banned by anna"),
-        (lambda: anna.pins("1.0.0", until_ms=0), "it would end before it begins"),
-        (lambda: anna.unpins(), "is not pinned"),
-        (lambda: anna.unpins(fleet="default"), "fleet default is not pinned"),
-    ):
-        with pytest.raises(BadOrder, match=says):
-            change()
+    with pytest.raises(BadOrder, match="say why, with --reason"):
+        anna.pins("1.0.0", why="")
+    with pytest.raises(BadOrder, match="is banned by anna"):
+        anna.pins("2.0.0")
+    with pytest.raises(BadOrder, match="it would end before it begins"):
+        anna.pins("1.0.0", until_ms=0)
+    with pytest.raises(BadOrder, match="is not pinned"):
+        anna.unpins()
+    with pytest.raises(BadOrder, match="fleet default is not pinned"):
+        anna.unpins(fleet="default")
 
 
 async def test_the_pin_of_a_removed_fleet_is_not_that_of_the_next(anna: Operator) -> None:
@@ -320,7 +321,7 @@ async def test_a_floor_that_was_withdrawn_stays_one_until_it_is_turned_off(
     await runs(device, stepped, "1.0.0")
     stepped.withdraws("1.1.0")
 
-    with pytest.raises(BadOrder, match="withdrawn: `cloudly channel floor stable 1.1.0 off`"):
+    with pytest.raises(BadOrder, match=r"withdrawn: `cloudly channel floor stable 1.1.0 off`"):
         stepped.orders("2.0.0")
     stepped.floors("1.1.0", on=False)
 
@@ -524,7 +525,7 @@ async def test_the_never_again_of_a_node_is_overruled_by_again_and_a_pin_is_not(
 
     with pytest.raises(BadOrder, match=r"needed a rollback there before \(it crashed\)"):
         anna.orders("1.1.0")
-    with pytest.raises(BadOrder, match="it is pinned to 1.0.0"):
+    with pytest.raises(BadOrder, match=r"it is pinned to 1.0.0"):
         anna.orders("1.1.0", again=True)
     still = anna.standing("1.1.0").never_again
     anna.unpins()
