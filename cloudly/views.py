@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloudly import labels
 from cloudly.reports import load, mapping, text, waits, whole
 from cloudly.voices import FORGOTTEN_MS, alarm, notice
 
@@ -29,6 +30,7 @@ class NodeView:
     device_type: str
     agent_version: str
     fleet: str
+    labels: Mapping[str, str]
     state: str
     """new, online, late, offline, degraded, needs-operator or revoked."""
     state_detail: str
@@ -69,6 +71,7 @@ def node_view(
         device_type=row["device_type"],
         agent_version=row["agent_version"],
         fleet=row["fleet"],
+        labels=labels.load(row["labels"]),
         state=state,
         state_detail=detail,
         last_seen_at_ms=row["last_seen_at_ms"],

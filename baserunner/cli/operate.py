@@ -44,10 +44,15 @@ TokenFile = Annotated[
 
 
 def enroll(token_file: TokenFile = None) -> None:
-    """The token is never an argument: arguments are visible to every process of the host."""
+    """The token is never an argument: arguments are visible to every process of the host.
+
+    What a QR code of `cloudly token create --qr` says will do too.
+    """
     import re
 
     from pydantic import SecretStr
+
+    from interfaces.join_code import is_join_code
 
     if token_file is None and sys.stdin.isatty():
         typer.echo("join token: ", nl=False, err=True)
@@ -56,13 +61,33 @@ def enroll(token_file: TokenFile = None) -> None:
     except (OSError, ValueError) as error:
         seen = error.strerror if isinstance(error, OSError) else "it is not plain text"
         show.fail(f"cannot read the join token from {token_file or 'standard input'}: {seen}", 2)
+    settings: Settings | None = None
     token = raw.strip()
+    if is_join_code(token):
+        settings = show.settings()
+        token = _token_of(token, settings.cloudly_url)
     if not re.fullmatch(r"[A-Za-z0-9_-]{20,200}", token):
         show.fail("that is not a join token; `cloudly token create` makes one: bjt_...", 2)
     from baserunner.cli.process import enroll_now
 
-    settings: Settings = show.settings()
-    _say(*enroll_now(settings, SecretStr(token)))
+    _say(*enroll_now(settings or show.settings(), SecretStr(token)))
+
+
+def _token_of(text: str, cloudly_url: str) -> str:
+    """The token in a join code, if it is for the Cloudly that this device asks. Exits 2."""
+    from interfaces.join_code import BadJoinCode, read_join_code
+
+    try:
+        code = read_join_code(text)
+    except BadJoinCode as problem:
+        show.fail(f"that join code cannot be used: {problem}", 2)
+    if code.cloudly.rstrip("/") != cloudly_url.rstrip("/"):
+        show.fail(
+            f"that join code is for {code.cloudly}, and this device asks {cloudly_url}"
+            " (BASEOS_CLOUDLY_URL)",
+            2,
+        )
+    return code.token.get_secret_value()
 
 
 @update_app.command("check", help="Heartbeat now and see what Cloudly wants.")

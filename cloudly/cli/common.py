@@ -20,7 +20,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="CLOUDLY_DATA_DIR", help="Where Cloudly keeps its database."),
 ]
-PROSE = ("reason", "waits for", "nodes", "")
+PROSE = ("reason", "waits for", "nodes", "labels", "")
 """Columns that may be broken; names may not."""
 PIPE_WIDTH = 1000
 """Where stdout is no terminal, a row is one line."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cloudly.cli import node_journal, node_list, node_logs
+from cloudly.cli import node_journal, node_list, node_logs, node_words
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of, shown
 from cloudly.cli.diagnose import diagnose
 from cloudly.cli.node_journal import NodeArgument
@@ -24,6 +24,7 @@ app.command("export-journal")(node_journal.export_journal)
 app.command("verify-journal")(node_journal.verify_journal)
 app.command()(diagnose)
 app.command()(node_logs.logs)
+app.command()(node_words.label)
 
 
 @app.command("list")
@@ -35,6 +36,7 @@ def list_(
     data_dir: DataDir = None,
 ) -> None:
     """Show the nodes, the newest first, or those that --select means."""
+    from cloudly.labels import in_words
     from cloudly.store import reading
     from cloudly.views import ago, node_view
     from interfaces.world import RealWorld, now_ms
@@ -48,10 +50,11 @@ def list_(
         print_json([asdict(view) for view in views])
         return
     print_table(
-        ("node", "name", "fleet", "state", "release", "wanted", "update", "last seen"),
+        ("node", "name", "fleet", "labels", "state", "release", "wanted", "update", "last seen"),
         [
-            (view.node_id[:12], view.hostname, view.fleet, view.state, view.release_version or short(view.release),
-             view.wanted_version, update_of(view), ago(view.last_seen_at_ms, now))
+            (view.node_id[:12], view.hostname, view.fleet, in_words(view.labels), view.state,
+             view.release_version or short(view.release), view.wanted_version, update_of(view),
+             ago(view.last_seen_at_ms, now))
             for view in views
         ],
         empty="No node is like that." if select else
@@ -132,12 +135,14 @@ def acknowledge(node: NodeArgument, *, data_dir: DataDir = None) -> None:
 
 
 def _print_node(view: NodeView, parts: dict[str, list[dict[str, Any]]], now: int) -> None:
+    from cloudly.labels import in_words
     from cloudly.views import ago
 
     facts = [
         ("node", view.node_id),
         ("name", view.hostname),
         ("fleet", view.fleet),
+        ("labels", in_words(view.labels) or None),
         ("state", f"{view.state} {view.state_detail}".strip()),
         ("last seen", ago(view.last_seen_at_ms, now)),
         ("agent", view.agent_version),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
+from cloudly.cli import qr as qr_code
+from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of
 
 app = typer.Typer(help="Join tokens: what lets a device enroll.", no_args_is_help=True)
 
@@ -24,6 +26,20 @@ def duration_s(text: str) -> int:
     return int(found[1]) * UNITS_S[found[2]]
 
 
+Label = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY=VALUE", help="A label that its nodes come with."),
+]
+Qr = Annotated[
+    bool,
+    typer.Option("--qr", help="Draw it as a QR code, with Cloudly's public address. It is secret."),
+]
+QrFile = Annotated[
+    Path | None,
+    typer.Option("--qr-file", help="Write that code to a .svg or .png that only you may read."),
+]
+
+
 @app.command()
 def create(  # noqa: PLR0913 - options of a command
     *,
@@ -35,56 +51,140 @@ def create(  # noqa: PLR0913 - options of a command
         str, typer.Option(help="After how long it admits nobody: 24h, 30m, 7d, never.")
     ] = "24h",
     fleet: Annotated[str, typer.Option(help="Into which its nodes come.")] = "default",
+    label: Label = None,
+    qr: Qr = False,
+    qr_file: QrFile = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Make a join token. It is shown this once; only its hash is kept."""
     lasts_s = duration_s(expires)
+    if qr and as_json:
+        raise typer.BadParameter("--qr is for people and --json for machines: use --qr-file")
+    from pydantic import SecretStr
+
+    from cloudly import labels
     from cloudly.store import fleets
     from cloudly.store.join_tokens import NewToken
     from cloudly.store.join_tokens import create as create_token
     from cloudly.tokens import new_join_token
+    from interfaces.join_code import JoinCode
     from interfaces.world import RealWorld, now_ms
 
     world = RealWorld()
     now = now_ms(world)
+    given = labels.changed({}, label or [])
+    address = _address(data_dir, qr_file) if qr or qr_file else ""
     expires_at_ms = now + lasts_s * 1000 if lasts_s else None
     with opened(data_dir) as store:
         into = store.read_now(lambda db: fleets.find(db, fleet))["id"]
-        new = NewToken(new_join_token(world), name, uses, now, expires_at_ms, into)
+        new = NewToken(new_join_token(world), name, uses, now, expires_at_ms, into, given)
         number = store.write_now(lambda db: create_token(db, new))
     if as_json:
-        print_json(
-            {"id": number, "token": new.token, "uses": uses, "expires_at_ms": new.expires_at_ms}
-        )
+        made = {"id": number, "token": new.token, "uses": uses}
+        print_json(made | {"expires_at_ms": new.expires_at_ms, "labels": given})
     else:
         typer.echo(new.token)
+    code = JoinCode(address, SecretStr(new.token))
+    if qr:
+        qr_code.draw(code)
+    if qr_file:
+        qr_code.write(code, qr_file)
+
+
+def _address(data_dir: Path | None, file: Path | None) -> str:
+    """Where devices reach Cloudly, which the code says. Raises BadOrder before anything is made."""
+    from cloudly.problems import BadOrder
+
+    if file is not None:
+        qr_code.check_file(file)
+    address: str | None = settings_of(data_dir).public_url
+    if address is None:
+        raise BadOrder(
+            "a QR code says where Cloudly is, and CLOUDLY_PUBLIC_URL is not set:"
+            " for example CLOUDLY_PUBLIC_URL=https://cloudly.example:8443"
+        )
+    return address
 
 
 @app.command("list")
 def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show join tokens, without the tokens."""
+    from cloudly.labels import in_words
     from cloudly.store.join_tokens import listed
     from cloudly.views import ago
     from interfaces.world import RealWorld, now_ms
 
     now = now_ms(RealWorld())
     with opened(data_dir) as store:
-        rows = [dict(row) for row in store.read_now(listed)]
-    for row in rows:
-        row["state"] = token_state(row, now)
+        rows = [_told(dict(row), now) for row in store.read_now(listed)]
     if as_json:
         print_json(rows)
         return
     print_table(
-        ("id", "name", "fleet", "state", "uses left", "made", "nodes"),
+        ("id", "name", "fleet", "labels", "state", "uses left", "made", "nodes"),
         [
-            (row["id"], row["name"], row["fleet"], row["state"], f"{row['uses_left']}/{row['uses']}",
-             ago(row["created_at_ms"], now), row["nodes"])
+            (row["id"], row["name"], row["fleet"], in_words(row["labels"]), row["state"],
+             f"{row['uses_left']}/{row['uses']}", ago(row["created_at_ms"], now), row["nodes"])
             for row in rows
         ],
         empty="No join tokens yet. `cloudly token create` makes one.",
     )  # fmt: skip
+
+
+TokenArgument = Annotated[
+    int, typer.Argument(metavar="ID", help="Its id, from `cloudly token list`.")
+]
+
+
+@app.command()
+def show(token: TokenArgument, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show one join token, without the token: what it gives, and who used it, when."""
+    from cloudly.labels import in_words
+    from cloudly.store import join_tokens
+    from cloudly.views import ago
+    from interfaces.world import RealWorld, now_ms
+
+    now = now_ms(RealWorld())
+    with opened(data_dir) as store:
+        row = _told(dict(store.read_now(lambda db: join_tokens.one(db, token))), now)
+        uses = [dict(use) for use in store.read_now(lambda db: join_tokens.uses(db, token))]
+    del row["nodes"]  # the uses say it
+    if as_json:
+        print_json(row | {"used_by": uses})
+        return
+    facts = [
+        ("id", row["id"]),
+        ("name", row["name"]),
+        ("fleet", row["fleet"]),
+        ("labels", in_words(row["labels"])),
+        ("state", row["state"]),
+        ("uses left", f"{row['uses_left']}/{row['uses']}"),
+        ("made", ago(row["created_at_ms"], now)),
+    ]
+    print_table(("", ""), facts, empty="")
+    typer.echo("")
+    print_table(
+        ("node", "name", "agent enrolled", "Supervisor registered"),
+        [
+            (use["node_id"], use["hostname"], _moment(use["agent_at_ms"]), _moment(use["supervisor_at_ms"]))
+            for use in uses
+        ],
+        empty="Nobody has used it yet.",
+    )  # fmt: skip
+
+
+def _moment(at_ms: int | None) -> str | None:
+    from interfaces.why import when
+
+    return None if at_ms is None else when(at_ms)
+
+
+def _told(row: dict[str, Any], now_ms: int) -> dict[str, Any]:
+    """A join token's row as it is shown."""
+    from cloudly.labels import load
+
+    return row | {"labels": load(row["labels"]), "state": token_state(row, now_ms)}
 
 
 def token_state(row: dict[str, object], now_ms: int) -> str:
@@ -98,11 +198,7 @@ def token_state(row: dict[str, object], now_ms: int) -> str:
 
 
 @app.command()
-def revoke(
-    token: Annotated[int, typer.Argument(metavar="ID", help="Its id, from `cloudly token list`.")],
-    *,
-    data_dir: DataDir = None,
-) -> None:
+def revoke(token: TokenArgument, *, data_dir: DataDir = None) -> None:
     """From now on it admits nobody. Nodes that enrolled with it stay."""
     from cloudly.store.join_tokens import revoke as revoke_token
     from interfaces.world import RealWorld, now_ms

@@ -4,7 +4,10 @@
 
 Rules:
 - A comma is "and"; `|` between values is "or". No text at all selects every node.
-- Keys: `fleet`, `node`, `device-type`, `version`, `agent-version`, `state`, and `label.<name>`.
+- Keys: `fleet`, `node`, `device-type`, `version`, `agent-version`, `state`, and `label.<key>`.
+- A label's key and value are those that a node can have (`cloudly.labels`). A value with a space, a comma or another
+  character that means something here, or an empty one, stands in double quotes; there a backslash takes the next quote
+  or backslash as it is.
 - `=` is equal as text to one of the values; `!=` is equal to none of them, so it is true where there is no such label.
 - `<`, `<=`, `>`, `>=` are for the two versions and take one value (their order: `versions`); a version without an
   order is in no range.
@@ -20,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
+from cloudly import labels
 from cloudly.problems import BadOrder
 from cloudly.rollouts.versions import order
 
@@ -88,7 +92,7 @@ class Term:
     def __str__(self) -> str:
         if self.op in {"has", "lacks"}:
             return self.key if self.op == "has" else f"!{self.key}"
-        return f"{self.key}{self.op}{'|'.join(self.values)}"
+        return f"{self.key}{self.op}{'|'.join(_spelled(value) for value in self.values)}"
 
     def _seen(self, node: NodeView) -> str | None:
         if self.key.startswith(LABEL):
@@ -120,10 +124,12 @@ class Selector:
         return ",".join(str(term) for term in self.terms)
 
 
-_LABEL_NAME = re.compile(r"label\.[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 _KEY = re.compile(r"[A-Za-z0-9._/-]+")
 _OP = re.compile(r"!=|<=|>=|=|<|>")
-_VALUE = re.compile(r"[^\s,|=<>!]+")
+_BARE = r'[^\s,|=<>!"]+'
+_QUOTED = r'"(?:[^"\\]|\\["\\])*"'
+_VALUE = re.compile(f"{_QUOTED}|{_BARE}")
+_PART = re.compile(f"(?:{_QUOTED}|[^,])*")
 
 
 @lru_cache(maxsize=1024)
@@ -139,7 +145,9 @@ def parse(text: str) -> Selector:
 def _parts(text: str) -> Iterator[tuple[int, str]]:
     """The text between the commas, without space around it, and where it begins."""
     begin = 0
-    for part in text.split(","):
+    while begin <= len(text):
+        found = _PART.match(text, begin)
+        part = found[0] if found else ""
         stripped = part.strip()
         yield begin + part.find(stripped), stripped
         begin += len(part) + 1
@@ -160,29 +168,31 @@ def _term(text: str, start: int, part: str) -> Term:
         return Term(key, "lacks" if lacks else "has")
     op = _OP.match(text, at)
     if op is None or lacks:
-        wanted = "write !label.name alone" if lacks else "write =, !=, <, <=, > or >="
+        wanted = "write !label.key alone" if lacks else "write =, !=, <, <=, > or >="
         raise BadSelector(text, at + 1, f"{text[at:end]!r} cannot stand here", wanted)
     if op[0] not in {"=", "!="} and key not in VERSIONS:
         raise BadSelector(text, at + 1, f"{key} has no order", "only version and agent-version do")
-    return Term(key, op[0], _values(text, op.end(), end, op[0]))
+    return Term(key, op[0], _values(text, op.end(), end, (key, op[0])))
 
 
 def _must_be_key(text: str, at: int, key: str) -> None:
-    if key in KEYS or _LABEL_NAME.fullmatch(key):
+    if key in KEYS or (key.startswith(LABEL) and labels.is_key(key[len(LABEL) :])):
         return
-    known = ", ".join((*KEYS, "label.NAME"))
+    known = ", ".join((*KEYS, "label.KEY"))
     raise BadSelector(text, at + 1, f"{key!r} is nothing to select by", f"use one of {known}")
 
 
-def _values(text: str, at: int, end: int, op: str) -> tuple[str, ...]:
+def _values(text: str, at: int, end: int, asked: tuple[str, str]) -> tuple[str, ...]:
+    """`asked`: the key and the operator before them."""
     values: list[str] = []
     while True:
         at = _skip(text, at, end)
         found = _VALUE.match(text, at, end)
         if found is None:
-            raise BadSelector(text, at + 1, "a value is missing", "write one, without , | = < > !")
-        values.append(found[0])
-        _must_fit(text, at, values, op)
+            todo = 'write one; one with a space or , | = < > ! " stands in double quotes'
+            raise BadSelector(text, at + 1, "a value is missing", todo)
+        values.append(_meant(found[0]))
+        _must_fit(text, at, values, asked)
         at = _skip(text, found.end(), end)
         if at == end:
             return tuple(dict.fromkeys(values))
@@ -192,9 +202,25 @@ def _values(text: str, at: int, end: int, op: str) -> tuple[str, ...]:
         at += 1
 
 
-def _must_fit(text: str, at: int, values: list[str], op: str) -> None:
+def _meant(written: str) -> str:
+    if not written.startswith('"'):
+        return written
+    return re.sub(r'\\(["\\])', r"\1", written[1:-1])
+
+
+def _spelled(value: str) -> str:
+    if re.fullmatch(_BARE, value):
+        return value
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
+
+
+def _must_fit(text: str, at: int, values: list[str], asked: tuple[str, str]) -> None:
+    key, op = asked
     if len(values) > MOST_VALUES:
         raise BadSelector(text, at + 1, "too many values", f"at most {MOST_VALUES}")
+    if key.startswith(LABEL) and not labels.is_value(values[-1]):
+        todo = f"at most {labels.MOST_CHARACTERS} printable characters"
+        raise BadSelector(text, at + 1, "no label has such a value", todo)
     if op in {"=", "!="}:
         return
     if len(values) > 1:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from cloudly import labels
 from cloudly.problems import BadOrder
 from cloudly.store.sql import Connection, Row
 from cloudly.tokens import fingerprint
@@ -18,24 +20,59 @@ class NewToken:
     expires_at_ms: int | None
     fleet: int = 1
     """Into which its nodes come."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """With which its nodes come."""
 
 
 def create(db: Connection, new: NewToken) -> int:
     """Its number; of the token only the hash is kept."""
     row = db.execute(
-        "INSERT INTO join_token(hash, name, uses, uses_left, created_at_ms, expires_at_ms, fleet)"
-        " VALUES(?1,?2,?3,?3,?4,?5,?6) RETURNING id",
-        (fingerprint(new.token), new.name, new.uses, new.now_ms, new.expires_at_ms, new.fleet),
+        "INSERT INTO join_token(hash, name, uses, uses_left, created_at_ms, expires_at_ms, fleet, labels)"
+        " VALUES(?1,?2,?3,?3,?4,?5,?6,?7) RETURNING id",
+        (
+            fingerprint(new.token),
+            new.name,
+            new.uses,
+            new.now_ms,
+            new.expires_at_ms,
+            new.fleet,
+            labels.dump(new.labels),
+        ),
     ).fetchone()
     return int(row[0])
 
 
+TOKENS = (
+    "SELECT t.id, t.name, (SELECT f.name FROM fleet f WHERE f.id=t.fleet) fleet,"
+    " t.uses, t.uses_left, t.created_at_ms, t.expires_at_ms, t.revoked_at_ms, t.labels,"
+    " (SELECT group_concat(n.node_id, ' ') FROM join_use u JOIN node n ON n.id=u.node WHERE u.token=t.id) nodes"
+    " FROM join_token t"
+)
+
+
 def listed(db: Connection) -> list[Row]:
+    return db.execute(f"{TOKENS} ORDER BY t.id DESC").fetchall()
+
+
+def one(db: Connection, token: int) -> Row:
+    """Raises BadOrder when there is no such token."""
+    row: Row | None = db.execute(f"{TOKENS} WHERE t.id=?", (token,)).fetchone()
+    if row is None:
+        raise _unknown(token)
+    return row
+
+
+def uses(db: Connection, token: int) -> list[Row]:
+    """Who used it, when: a row for each node, with a time for each half of it that came, the first to come first.
+
+    A half that came before these times were kept has the time of the first of both.
+    """
     return db.execute(
-        "SELECT t.id, t.name, (SELECT f.name FROM fleet f WHERE f.id=t.fleet) fleet,"
-        " t.uses, t.uses_left, t.created_at_ms, t.expires_at_ms, t.revoked_at_ms,"
-        " (SELECT group_concat(n.node_id, ' ') FROM join_use u JOIN node n ON n.id=u.node WHERE u.token=t.id) nodes"
-        " FROM join_token t ORDER BY t.id DESC"
+        "SELECT n.node_id, n.hostname, u.at_ms,"
+        " CASE WHEN u.secret_hash IS NOT NULL THEN coalesce(u.agent_at_ms, u.at_ms) END agent_at_ms,"
+        " CASE WHEN u.device_key_hash IS NOT NULL THEN coalesce(u.supervisor_at_ms, u.at_ms) END supervisor_at_ms"
+        " FROM join_use u JOIN node n ON n.id=u.node WHERE u.token=? ORDER BY u.at_ms, n.id",
+        (token,),
     ).fetchall()
 
 
@@ -45,7 +82,11 @@ def revoke(db: Connection, token: int, now_ms: int) -> None:
         "UPDATE join_token SET revoked_at_ms=coalesce(revoked_at_ms, ?) WHERE id=?", (now_ms, token)
     )
     if done.rowcount == 0:
-        raise BadOrder(f"there is no join token {token}: `cloudly token list` shows them")
+        raise _unknown(token)
+
+
+def _unknown(token: int) -> BadOrder:
+    return BadOrder(f"there is no join token {token}: `cloudly token list` shows them")
 
 
 def find(db: Connection, token: str) -> Row | None:

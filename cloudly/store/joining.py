@@ -266,10 +266,13 @@ def _standing(node: Row | None, half: Half) -> Standing:
 
 
 def _create(db: Connection, ask: Ask | DeviceAsk, token: JoinToken) -> int:
-    """A node in the fleet of its join token, with what that fleet shall run."""
+    """A node in the fleet of its join token and with its labels, with what that fleet shall run.
+
+    A node that is known keeps the fleet and the labels that it has, whatever token it comes back with.
+    """
     row = db.execute(
-        "INSERT INTO node(node_id, hostname, device_type, agent_version, created_at_ms, fleet)"
-        " VALUES(?,?,?,?,?, (SELECT fleet FROM join_token WHERE id=?)) RETURNING id",
+        "INSERT INTO node(node_id, hostname, device_type, agent_version, created_at_ms, fleet, labels)"
+        " SELECT ?, ?, ?, ?, CAST(? AS BIGINT), t.fleet, t.labels FROM join_token t WHERE t.id=? RETURNING id",
         (ask.node_id, ask.hostname, ask.device_type, ask.agent_version, ask.now_ms, token.id),
     ).fetchone()
     wanted.order_default(db, int(row[0]), deployment=ask.deployment, now_ms=ask.now_ms)

@@ -9,6 +9,7 @@ from cloudly.store.sql import Connection, Row
 
 NODES = (
     "SELECT n.id, n.node_id, n.hostname, n.device_type, n.agent_version, n.created_at_ms, n.revoked_at_ms,"
+    " n.labels,"
     " n.needs_operator, (SELECT name FROM fleet WHERE id=n.fleet) AS fleet, l.last_seen_at_ms, l.observed_generation,"
     " s.reported, d.generation,"
     " p.deployment, p.state AS deployment_state, p.closed AS deployment_closed, p.rollback_of,"

@@ -105,6 +105,43 @@ def test_what_is_no_join_token_is_not_tried(device: Device, given: str) -> None:
     assert not device.home.exists()
 
 
+def test_what_a_qr_code_says_is_a_join_token_too(
+    lived: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr(
+        "baserunner.cli.process.enroll_now",
+        lambda _settings, token: tried.append(token.get_secret_value()) or (0, "enrolled"),
+    )
+
+    said = lived(
+        "enroll",
+        stdin=f"baseos-join:v1?cloudly={CLOUDLY}&token={TOKEN}\n",
+        BASEOS_CLOUDLY_URL=CLOUDLY,
+    )
+
+    assert (said.code, tried) == (0, [TOKEN])
+
+
+@pytest.mark.parametrize(
+    ("code", "about"),
+    [
+        (f"baseos-join:v1?cloudly=https://other.example&token={TOKEN}", "other.example"),
+        (f"baseos-join:v9?cloudly={CLOUDLY}&token={TOKEN}", "version v1"),
+        (f"baseos-join:v1?cloudly={CLOUDLY}", "no join token"),
+    ],
+)
+def test_a_join_code_that_is_not_for_this_device_is_not_tried(
+    device: Device, code: str, about: str
+) -> None:
+    said = device("enroll", stdin=code, BASEOS_CLOUDLY_URL=CLOUDLY)
+
+    assert (said.code, said.is_one_line()) == (2, True)
+    assert about in said.err
+    assert TOKEN not in said.err
+    assert not device.home.exists()
+
+
 def test_a_token_file_that_is_not_there_is_named(device: Device) -> None:
     said = device("enroll", "--token-file", "/nowhere/token", BASEOS_CLOUDLY_URL=CLOUDLY)
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudly import labels
 from cloudly.problems import BadOrder
-from cloudly.rollouts.selector import BadSelector, NodeView, parse
+from cloudly.rollouts.selector import BadSelector, NodeView, Selector, Term, parse
 from cloudly.rollouts.versions import order
 
 LAB = NodeView(
@@ -110,9 +111,15 @@ def test_versions_are_ordered_as_people_expect() -> None:
         ("state>idle", 6, "has no order"),
         ("version<1|2", 11, "takes one version"),
         ("version<new", 9, "'new' has no order"),
-        ("!fleet=a", 7, "write !label.name alone"),
-        ("!label.a=b", 9, "write !label.name alone"),
+        ("!fleet=a", 7, "write !label.key alone"),
+        ("!label.a=b", 9, "write !label.key alone"),
         ("label.=x", 1, "nothing to select by"),
+        ("label.Site=x", 1, "nothing to select by"),
+        ("fleet=a,label." + "k" * 64, 9, "nothing to select by"),
+        ('label.site="a', 12, "a value is missing"),
+        ('label.site="a"b', 15, "'b' cannot stand after a value"),
+        ('label.site="a\tb"', 12, "no label has such a value"),
+        ("label.site=" + "v" * 101, 12, "no label has such a value"),
     ],
 )
 def test_an_error_names_the_place(text: str, column: int, about: str) -> None:
@@ -132,11 +139,39 @@ def test_too_much_is_refused() -> None:
         parse("node=" + "|".join(str(number) for number in range(101)))
 
 
+@given(
+    key=st.from_regex(labels.KEY, fullmatch=True),
+    value=st.text(st.characters(codec="utf-8"), max_size=labels.MOST_CHARACTERS).filter(
+        str.isprintable
+    ),
+)
+def test_every_label_that_a_node_can_have_can_be_selected_and_no_other(
+    key: str, value: str
+) -> None:
+    (term,) = Selector((Term(f"label.{key}", "=", (value,)),)).terms
+
+    selector = parse(str(term))
+
+    assert selector.terms == (term,)
+    assert selector.matches(NodeView(node_id="n1", labels=labels.changed({}, [f"{key}={value}"])))
+    assert not selector.matches(NodeView(node_id="n1", labels={key: value + "x"}))
+
+
+@given(st.text(alphabet="aZ09._-/ ä", max_size=5))
+def test_a_key_is_selected_by_exactly_when_a_node_can_have_it(key: str) -> None:
+    try:
+        selectable = parse(f"label.{key}").terms[0].key == f"label.{key}"
+    except BadSelector:
+        selectable = False
+
+    assert selectable == labels.is_key(key)
+
+
 value = st.text(alphabet="abcXYZ019._/-+*", min_size=1, max_size=8)
 term = st.one_of(
     st.builds("{}{}{}".format, st.sampled_from(["fleet", "label.site", "version", "state"]),
               st.sampled_from(["=", "!=", " = "]), st.lists(value, min_size=1, max_size=3).map("|".join)),
-    st.sampled_from(["label.site", "!label.a/b", "version<1.4", "agent-version >= v2-rc.1"]),
+    st.sampled_from(["label.site", "!label.a.b", 'label.site="a, \\\\"|""', "version<1.4", "agent-version >= v2-rc.1"]),
 )  # fmt: skip
 
 
