@@ -22,6 +22,7 @@ from cloudly.http.device import DeviceApi
 from cloudly.http.headers import SafeHeaders
 from cloudly.http.live import Closing, Live
 from cloudly.http.logs_page import LogsPage
+from cloudly.http.node_token import NodeTokenApi
 from cloudly.http.page import Page
 from cloudly.http.recurring import Recurring
 from cloudly.problems import Refused
@@ -44,6 +45,7 @@ def create_app(
     logs = app.state.logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
     routes: list[BaseRoute] = [
         *DeviceApi(store, world, settings).routes(),
+        *NodeTokenApi(store, settings).routes(),
         *SupervisorApi(store, world, settings).routes(),
         *LogStreamApi(store, logs, world, settings, closing).routes(),
         *RegistryTokens(store, world, settings).routes(),

@@ -21,6 +21,7 @@ VARIABLES = {
     "port":              ("CLOUDLY_PORT",              "8080"),
     "heartbeat_every_s": ("CLOUDLY_HEARTBEAT_EVERY_S", "60"),
     "body_deadline_s":   ("CLOUDLY_BODY_DEADLINE_S",   "20"),
+    "node_token_days":   ("CLOUDLY_NODE_TOKEN_DAYS",   "90"),
     "page":              ("CLOUDLY_PAGE",              "on"),
     "insecure_page":     ("CLOUDLY_INSECURE_PAGE",     "off"),
     "log_level":         ("CLOUDLY_LOG_LEVEL",         "INFO"),
@@ -79,6 +80,8 @@ class Settings(BaseModel):
     heartbeat_every_s: float = Field(default=60.0, ge=0.05, le=86400)
     body_deadline_s: float = Field(default=20.0, gt=0, le=600)
     """A body that is not whole by then is refused."""
+    node_token_days: float | None = Field(default=None, ge=0.01, le=36500)
+    """Nodes are asked for another node token when theirs is older; None: only when an operator says so."""
     page: bool = True
     insecure_page: bool = False
     """Serve the page, which has no login yet, on an address that others can reach."""

@@ -32,6 +32,8 @@ class HeartbeatAnswer(Wire):
     """The server's to set; the device adds jitter."""
     diagnosis: Id | None = None
     """A diagnosis that an operator asked for; named until the journal that answers it has arrived."""
+    rotate_token: int | None = Field(default=None, ge=1, le=2**53)
+    """The generation of the node token that the device is to draw (`interfaces.node_token`); None: it keeps its own."""
     acks: tuple[Ack, ...] = Field(default=(), max_length=2)
     """What Cloudly has of each lane of the epoch in the request."""
     heard: tuple[Ack, ...] = Field(default=(), max_length=2)

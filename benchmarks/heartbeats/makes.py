@@ -9,10 +9,12 @@ import asyncpg
 
 from benchmarks.heartbeats.fleet import EPOCH, WRITER, node_id
 from cloudly.batch import Batch
+from cloudly.rotation import TokenAge
 from cloudly.store.nodes import Beat, Caller
 from interfaces.desired import DesiredState
 from interfaces.journal import Ack, Lane
 
+AGE = TokenAge(1, 0, None)
 ACKS = tuple(Ack(epoch=EPOCH, lane=lane, seq=0, hash="00" * 32) for lane in Lane)
 
 
@@ -37,7 +39,7 @@ class NullStore:
     @staticmethod
     def _caller(number: int, token_hash: bytes) -> Caller:
         name = AnyName(node_id(number))
-        return Caller(number, name, token_hash, False, b"", None, 0, EPOCH, WRITER, None)
+        return Caller(number, name, token_hash, False, b"", None, 0, EPOCH, WRITER, None, AGE)
 
     async def beat(self, heartbeat: Beat) -> Caller:
         return heartbeat.caller
@@ -106,7 +108,7 @@ class OneStatementStore(NullStore):
 
     async def authenticate(self, token_hash: bytes) -> Caller:
         row = await (await self.pool()).fetchrow(AUTHENTICATE, token_hash)
-        return Caller(row[0], row[1], token_hash, False, b"", None, 0, EPOCH, WRITER, None)
+        return Caller(row[0], row[1], token_hash, False, b"", None, 0, EPOCH, WRITER, None, AGE)
 
     async def beat(self, heartbeat: Beat) -> Caller:
         values = (heartbeat.at_ms, heartbeat.stable_hash, heartbeat.reported)

@@ -19,6 +19,7 @@ from cloudly.http.answers import json_answer
 from cloudly.http.body import read_body
 from cloudly.ingest import Heard
 from cloudly.problems import Refused
+from cloudly.rotation import wanted_generation
 from cloudly.settings import Settings
 from cloudly.store.heads import Heads
 from cloudly.store.joining import Ask
@@ -97,7 +98,7 @@ class DeviceApi:
         return json_answer(answer, 201)
 
     async def heartbeat(self, request: Request) -> Response:
-        caller = await self._caller(request)
+        caller = await caller_of(request, self._store)
         beat = parse(HeartbeatRequest, await self._body(request, MAX_HEARTBEAT))
         if beat.node_id != caller.node_id:
             raise Refused("node-mismatch")
@@ -115,13 +116,16 @@ class DeviceApi:
             desired=await self._store.desired(caller),
             heartbeat_every_s=self._settings.heartbeat_every_s,
             diagnosis=caller.diagnosis,
+            rotate_token=wanted_generation(
+                caller.token, now_ms=at_ms, most_days=self._settings.node_token_days
+            ),
             acks=acks,
             heard=heard,
         )
         return json_answer(answer)
 
     async def journal(self, request: Request) -> Response:
-        caller = await self._caller(request)
+        caller = await caller_of(request, self._store)
         batch = decode(await self._body(request, MAX_JOURNAL))
         ack = await self._store.ingest(caller.node, batch, now_ms=now_ms(self._world))
         answer = JournalAnswer(
@@ -138,15 +142,16 @@ class DeviceApi:
             return None
         return await self._store.read(lambda db: self._tickets.node_of(db, presented))
 
-    async def _caller(self, request: Request) -> Caller:
-        token = bearer(request.headers.get("authorization"))
-        if token is None:
-            raise Refused("node-unknown")
-        token_hash = fingerprint(token)
-        return await self._store.authenticate(token_hash)
-
     async def _body(self, request: Request, limit: int) -> bytes:
         return await read_body(request, limit=limit, deadline_s=self._settings.body_deadline_s)
+
+
+async def caller_of(request: Request, store: Store) -> Caller:
+    """The node whose token a request comes with. Raises Refused."""
+    token = bearer(request.headers.get("authorization"))
+    if token is None:
+        raise Refused("node-unknown")
+    return await store.authenticate(fingerprint(token))
 
 
 async def join_token_of(request: Request, store: Store) -> str:

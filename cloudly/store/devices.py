@@ -223,7 +223,8 @@ class Devices:
 
 def _find(db: Connection, uuid: str, key: str, now_ms: int) -> int | None:
     row = db.execute(
-        "SELECT n.id, d.key_hash, n.revoked_at_ms FROM node n JOIN device d ON d.node=n.id WHERE n.node_id=?",
+        "SELECT n.id, d.key_hash, coalesce(n.revoked_at_ms, n.retired_at_ms)"
+        " FROM node n JOIN device d ON d.node=n.id WHERE n.node_id=?",
         (uuid,),
     ).fetchone()
     if row is not None and row[1] == fingerprint(key):
@@ -238,7 +239,8 @@ def _find(db: Connection, uuid: str, key: str, now_ms: int) -> int | None:
 def _still_valid(db: Connection, who: Supervisor) -> None:
     """Its key was not replaced, and it was not revoked, while its body came. Raises Refused."""
     row = db.execute(
-        "SELECT n.revoked_at_ms FROM device d JOIN node n ON n.id=d.node WHERE d.node=? AND d.key_hash=?",
+        "SELECT coalesce(n.revoked_at_ms, n.retired_at_ms)"
+        " FROM device d JOIN node n ON n.id=d.node WHERE d.node=? AND d.key_hash=?",
         (who.device, who.key_hash),
     ).fetchone()
     if row is None:

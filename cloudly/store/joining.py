@@ -8,7 +8,7 @@ from enum import StrEnum
 from cloudly.enrollment import Admission, Credential, JoinToken, Standing, Use, admit, may_repeat
 from cloudly.epochs import ENROLLED
 from cloudly.problems import Refused
-from cloudly.store import epochs, outbox, voices, wanted
+from cloudly.store import epochs, outbox, rotation, voices, wanted
 from cloudly.store.sql import Connection, Row
 from cloudly.tokens import derive_node_token, fingerprint
 
@@ -25,8 +25,8 @@ USE = {
     Half.SUPERVISOR: "SELECT device_key_hash FROM join_use WHERE token=? AND node=?",
 }
 STANDING = (
-    "SELECT n.id, n.revoked_at_ms, c.secret_hash FROM node n LEFT JOIN credential c ON c.node=n.id"
-    " WHERE n.node_id=?"
+    "SELECT n.id, coalesce(n.revoked_at_ms, n.retired_at_ms) refused_at_ms, c.secret_hash"
+    " FROM node n LEFT JOIN credential c ON c.node=n.id WHERE n.node_id=?"
 )
 RECORD = {
     Half.AGENT: (
@@ -234,8 +234,11 @@ def _admit(
     node = int(row[0]) if row else _create(db, ask, token)
     if admission is Admission.NEW_USE:
         db.execute("UPDATE join_token SET uses_left=uses_left-1 WHERE id=?", (token.id,))
-        # A fresh token is the operator's yes, also for a node that was revoked before; nothing else is.
-        db.execute("UPDATE node SET revoked_at_ms=NULL WHERE id=?", (node,))
+        # A fresh token is the operator's yes, also for a node that was revoked or retired before.
+        db.execute(
+            "UPDATE node SET revoked_at_ms=NULL, retired_at_ms=NULL, retirement=NULL WHERE id=?",
+            (node,),
+        )
     db.execute(RECORD[half], (token.id, node, presented, ask.now_ms))
     return admission, node
 
@@ -260,7 +263,7 @@ def _standing(node: Row | None, half: Half) -> Standing:
     if node is None:
         return Standing()
     return Standing(
-        revoked=node["revoked_at_ms"] is not None,
+        revoked=node["refused_at_ms"] is not None,
         secret_hash=node["secret_hash"] if half is Half.AGENT else None,
     )
 
@@ -295,17 +298,18 @@ def _credential(db: Connection, node: int) -> Credential | None:
 
 def _new_credential(db: Connection, node: int, presented: bytes, ask: Ask) -> Credential:
     token = derive_node_token(ask.secret, node_id=ask.node_id, nonce=ask.nonce)
-    db.execute(
-        "INSERT INTO former_token(hash, node) SELECT token_hash, node FROM credential WHERE node=?"
-        " ON CONFLICT DO NOTHING",
-        (node,),
-    )
+    before = db.execute(
+        "SELECT token_hash, next_hash FROM credential WHERE node=?", (node,)
+    ).fetchone()
+    for one in before or ():
+        if one is not None:
+            rotation.forget(db, one, node)
     row = db.execute(
         "INSERT INTO credential(node, token_hash, generation, secret_hash, nonce, still_open,"
         " enrolled_at_ms) VALUES(?,?,1,?,?,1,?) ON CONFLICT(node) DO UPDATE SET"
         " token_hash=excluded.token_hash, generation=credential.generation+1, still_open=1,"
         " secret_hash=excluded.secret_hash, nonce=excluded.nonce,"
-        " enrolled_at_ms=excluded.enrolled_at_ms"
+        " enrolled_at_ms=excluded.enrolled_at_ms, rotate_asked_at_ms=NULL, next_hash=NULL, rotated_at_ms=NULL"
         " RETURNING secret_hash, nonce, generation, still_open",
         (node, fingerprint(token), presented, ask.nonce, ask.now_ms),
     ).fetchone()

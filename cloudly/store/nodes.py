@@ -7,14 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloudly.problems import Refused
+from cloudly.rotation import TokenAge
 from cloudly.store import heads, outbox, voices
 from cloudly.store.heads import Heads
 from cloudly.store.sql import Connection, Row
 from cloudly.tokens import fingerprint
 from cloudly.voices import Standing, Voice
 
-REPLACED = (
-    "This node has enrolled anew since with a fresh join token, and this node token is of before."
+REPLACED = "This node token is of before: its node has enrolled anew since, or drew another when Cloudly asked for one."
+CALLER = (
+    "SELECT n.id, n.node_id, coalesce(n.revoked_at_ms, n.retired_at_ms), c.token_hash, c.still_open, l.stable_hash,"
+    " d.deployment, coalesce(d.generation, 0), v.epoch, v.writer,"
+    " (SELECT q.id FROM diagnosis q WHERE q.node=n.id AND q.answered_at_ms IS NULL"
+    "  ORDER BY q.asked_at_ms DESC, q.id LIMIT 1),"
+    " c.generation, coalesce(c.rotated_at_ms, c.enrolled_at_ms), c.rotate_asked_at_ms"
+    " FROM credential c JOIN node n ON n.id=c.node LEFT JOIN node_live l ON l.node=c.node"
+    " LEFT JOIN desired d ON d.node=c.node LEFT JOIN voice v ON v.node=c.node"
 )
 
 
@@ -34,6 +42,9 @@ class Caller:
     """Whose turn it is to speak as this node."""
     diagnosis: str | None
     """The newest that an operator asked for, while it is not answered."""
+    token: TokenAge
+    is_following: bool = False
+    """The node token that it announced, and did not use before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,44 +71,50 @@ class Beat:
         return caller.still_open or caller.stable_hash != self.stable_hash or other
 
 
-CALLERS = (
-    "SELECT n.id, n.node_id, n.revoked_at_ms, c.still_open, l.stable_hash, d.deployment,"
-    " coalesce(d.generation, 0), v.epoch, v.writer,"
-    " (SELECT q.id FROM diagnosis q WHERE q.node=n.id AND q.answered_at_ms IS NULL"
-    "  ORDER BY q.asked_at_ms DESC, q.id LIMIT 1), c.token_hash"
-    " FROM credential c JOIN node n ON n.id=c.node LEFT JOIN node_live l ON l.node=c.node"
-    " LEFT JOIN desired d ON d.node=c.node LEFT JOIN voice v ON v.node=c.node"
-)
-
-
-def _caller(row: Row) -> Caller:
-    return Caller(row[0], row[1], row[10], bool(row[3]), *(row[place] for place in range(4, 10)))
-
-
 def authenticate(db: Connection, token_hash: bytes) -> Caller:
     """Whose node token this is. Raises Refused (node-unknown, node-revoked, fenced)."""
-    row = db.execute(f"{CALLERS} WHERE c.token_hash=?", (token_hash,)).fetchone()
+    row = (
+        db.execute(f"{CALLER} WHERE c.token_hash=?", (token_hash,)).fetchone()
+        or db.execute(f"{CALLER} WHERE c.next_hash=?", (token_hash,)).fetchone()
+    )
     if row is None:
         former = db.execute("SELECT 1 FROM former_token WHERE hash=?", (token_hash,)).fetchone()
         raise Refused("fenced" if former else "node-unknown", REPLACED if former else "")
     if row[2] is not None:
         raise Refused("node-revoked")
-    return _caller(row)
+    return _caller(row, token_hash)
 
 
 def callers(db: Connection, token_hashes: Sequence[bytes]) -> dict[bytes, Caller]:
     """Who is behind many node tokens where nothing speaks against it; `authenticate` says what does. PostgreSQL."""
     rows = db.execute(
-        f"{CALLERS} WHERE c.token_hash=ANY(?::bytea[]) AND n.revoked_at_ms IS NULL",
+        f"{CALLER} WHERE c.token_hash=ANY(?::bytea[]) AND n.revoked_at_ms IS NULL AND n.retired_at_ms IS NULL",
         (token_hashes,),
     )
-    return {bytes(row[10]): _caller(row) for row in rows}
+    return {bytes(row[3]): _caller(row, bytes(row[3])) for row in rows}
+
+
+def _caller(row: Row, token_hash: bytes) -> Caller:
+    return Caller(
+        node=row[0],
+        node_id=row[1],
+        token_hash=token_hash,
+        still_open=bool(row[4]),
+        stable_hash=row[5],
+        deployment=row[6],
+        generation=row[7],
+        epoch=row[8],
+        writer=row[9],
+        diagnosis=row[10],
+        token=TokenAge(*row[11:]),
+        is_following=bytes(row[3]) != token_hash,
+    )
 
 
 def authenticate_device(db: Connection, key: str) -> tuple[int, str]:
     """Device id and uuid behind a Supervisor's key. Raises Refused."""
     row = db.execute(
-        "SELECT n.id, n.node_id, n.revoked_at_ms FROM device d JOIN node n ON n.id=d.node"
+        "SELECT n.id, n.node_id, coalesce(n.revoked_at_ms, n.retired_at_ms) FROM device d JOIN node n ON n.id=d.node"
         " WHERE d.key_hash=?",
         (fingerprint(key),),
     ).fetchone()

@@ -30,6 +30,7 @@ from cloudly.store import (
     journals,
     migrate,
     nodes,
+    rotation,
     targets,
     voices,
     wanted,
@@ -45,7 +46,7 @@ from cloudly.store.usual import UsualBatch, UsualBeat
 from cloudly.voices import Standing
 from interfaces.desired import DesiredState
 from interfaces.journal import Ack
-from interfaces.world import World, new_id
+from interfaces.world import World, new_id, now_ms
 
 log = logging.getLogger("cloudly")
 
@@ -132,10 +133,16 @@ class Store:
         return joining.enroll(db, ask)
 
     async def authenticate(self, token_hash: bytes) -> nodes.Caller:
+        """Who has this node token. Its first use makes one that was announced the node's. Raises Refused."""
         if self._callers is not None:
-            caller = await self._callers.of(token_hash)
-            if caller is not None:
-                return caller
+            known = await self._callers.of(token_hash)
+            if known is not None:
+                return known
+        caller = await self.read(lambda db: nodes.authenticate(db, token_hash))
+        if not caller.is_following:
+            return caller
+        take = partial(rotation.take, node=caller.node, following=token_hash)
+        await self.decide_about(caller.node, partial(take, now_ms=now_ms(self._world)))
         return await self.read(lambda db: nodes.authenticate(db, token_hash))
 
     async def authenticate_device(self, key: str) -> tuple[int, str]:
@@ -275,6 +282,10 @@ class Store:
     async def write(self, work: Work[T]) -> T:
         """One decision, durable when it returns. Raises StoreUnavailable, and what `work` raises."""
         return await self._group.write(work)
+
+    async def decide_about(self, node: int, work: Work[T]) -> T:
+        """The same, of a decision that changes nothing but what belongs to that node."""
+        return await self._group.write(work, node=node)
 
     def write_now(self, work: Work[T]) -> T:
         """One transaction at once, for the CLI."""

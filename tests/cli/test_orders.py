@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from baserunner import orders
 from baserunner.orders import OrderAnswer, OrderKind
@@ -109,10 +110,12 @@ def test_what_a_qr_code_says_is_a_join_token_too(
     lived: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
-    monkeypatch.setattr(
-        "baserunner.cli.process.enroll_now",
-        lambda _settings, token: tried.append(token.get_secret_value()) or (0, "enrolled"),
-    )
+
+    def enroll_now(_settings: object, token: SecretStr) -> tuple[int, str]:
+        tried.append(token.get_secret_value())
+        return 0, "enrolled"
+
+    monkeypatch.setattr("baserunner.cli.process.enroll_now", enroll_now)
 
     said = lived(
         "enroll",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -194,6 +195,17 @@ class Device:
             body["writer"] = self.writer
         return await self.plane.client.post(
             NODE + "heartbeat", json=body | changes, headers=bearer(self.token)
+        )
+
+    async def announce(self, following: str, **changes: Any) -> httpx.Response:
+        """Tell Cloudly the hash of the node token that is to follow."""
+        body = {
+            "node_id": self.node_id,
+            "token_hash": hashlib.sha256(following.encode()).hexdigest(),
+            "generation": 2,
+        }
+        return await self.plane.client.post(
+            NODE + "token", json=body | changes, headers=bearer(self.token)
         )
 
     def fact(
