@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -188,7 +188,8 @@ class Agent:
         identity = self._known_identity()
         if identity is None or identity.node_token is None:
             return
-        self.near.hide(identity.node_token.get_secret_value())
+        for secret in identity.secrets:
+            self.near.hide(secret)
         sight = await look_at_supervisor(self.near.supervisor)
         request = HeartbeatRequest(
             node_id=identity.node_id,
@@ -204,15 +205,18 @@ class Agent:
                 degraded=(reason[:2000],),
             ),
         )
-        wait_s = await self._send(request, identity.node_token)
+        tokens = [identity.node_token, *(spare.token for spare in identity.spares)]
+        wait_s = await self._send(request, tokens)
         self._next_beat_at = self.near.world.monotonic() + wait_s
 
-    async def _send(self, request: HeartbeatRequest, node_token: SecretStr) -> float:
-        """Seconds until the next one."""
+    async def _send(self, request: HeartbeatRequest, tokens: Sequence[SecretStr]) -> float:
+        """Seconds until the next one. `tokens`: tried in this order, as long as they are refused."""
         world = self.near.world
         try:
-            answer = await self.near.cloudly.heartbeat(request, node_token)
+            answer = await self.near.cloudly.heartbeat(request, tokens[0])
         except NeighbourProblem as problem:
+            if isinstance(problem, Refused) and len(tokens) > 1:
+                return await self._send(request, tokens[1:])
             self._misses += 1
             self._silence.tell(logging.WARNING, log, f"degraded, and {problem}")
             if isinstance(problem, Refused):

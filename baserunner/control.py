@@ -15,6 +15,7 @@ from baserunner.enrollment.steps import EnrollmentSteps
 from baserunner.heartbeat import machine as heartbeat
 from baserunner.heartbeat.steps import HeartbeatSteps
 from baserunner.identity import Identity, fingerprint, read_identity
+from baserunner.node_tokens import NodeTokens
 from baserunner.problems import IdentityDamaged, IdentityProblem
 from baserunner.report import look_at_supervisor, report
 from baserunner.shared import Shared
@@ -40,7 +41,7 @@ class Control:
         self._shipping = shipping
         self._updates = updates
         self._beats: HeartbeatSteps | None = None
-        self._rejection: Fact | None = None
+        self._tokens = NodeTokens(shared, read=self.read_identity, use=self._use)
         self._beat_alarm = Alarm()
         self._beaten, self._beat_reason = anyio.Event(), ""
         self.identity: Identity | None = None
@@ -51,8 +52,14 @@ class Control:
         while True:
             identity = await self.enroll()
             assert identity is not None  # noqa: S101 - not told to stop
-            await self._beat(identity)
-            self._begin_again(identity)
+            await self._tokens.resume()
+            rejection = await self._beat(self.read_identity() or identity)
+            said = {} if rejection is None else rejection.values
+            another, code, reason = await self._tokens.refused(
+                said.get("code", ""), said.get("reason", "the node token was rejected")
+            )
+            if not another:
+                self._begin_again(identity, code, reason)
 
     # -- enrollment ------------------------------------------------------------------------------
 
@@ -175,20 +182,21 @@ class Control:
 
     # -- heartbeat -------------------------------------------------------------------------------
 
-    async def _beat(self, identity: Identity) -> None:
-        """Heartbeat until Cloudly says that it does not know this node (any more)."""
+    async def _beat(self, identity: Identity) -> Fact | None:
+        """Heartbeat until Cloudly says that it does not know this node (any more). Returns the fact that says so."""
         assert identity.node_token is not None  # noqa: S101 - enrolled
         shared, near = self._shared, self._shared.near
-        self.identity, shared.node_token = identity, identity.node_token
-        near.hide(identity.node_token.get_secret_value())
-        near.hide(identity.enrollment_secret.get_secret_value())
+        self._use(identity)
+        for secret in identity.secrets:
+            near.hide(secret)
         name = shared.journal.next_stream_name("heartbeat")
         run = recall(shared.journal, name, heartbeat.MACHINE)
         run.record("run-started", {"agent_version": __version__}, soon=True)
         self._beats = HeartbeatSteps(
             cloudly=near.cloudly,
             world=near.world,
-            node_token=identity.node_token,
+            node_token=self._node_token,
+            answered=lambda answer, token: self._tokens.taken(token, answer.rotate_token),
             report=lambda: self._request(identity.node_id),
             min_s=shared.settings.heartbeat_min_s,
         )
@@ -198,9 +206,17 @@ class Control:
             world=near.world, retry_s=5.0, recorded=self._beat_recorded, points=near.points
         )
         await driver.drive(run, self._beats.steps, self._beat_alarm)
-        self._rejection = run.last
         shared.node_token, self._beats = None, None
         shared.desired = None  # what it wanted of a node that it no longer knows is not begun
+        return run.last
+
+    def _use(self, identity: Identity) -> None:
+        """What state.json says from now on."""
+        self.identity, self._shared.node_token = identity, identity.node_token
+
+    def _node_token(self) -> SecretStr:
+        assert self._shared.node_token is not None  # noqa: S101 - heartbeats are sent while there is one
+        return self._shared.node_token
 
     def _beat_recorded(self, run: Stream[heartbeat.Heartbeat]) -> None:
         self._shared.hold()
@@ -224,19 +240,18 @@ class Control:
         if self._shipping.pending(Lane.CORE):
             shared.ship_alarm.ring()
 
-    def _begin_again(self, identity: Identity) -> None:
+    def _begin_again(self, identity: Identity, code: str, reason: str) -> None:
         """Cloudly no longer knows this node: a new enrollment begins, in `refused`, until a new token is given."""
         before = self.latest_enrollment()
         used = before.believed.token_fingerprint if before is not None else ""
         journal = self._shared.journal
         stream = recall(journal, journal.next_stream_name("enrollment"), enrollment.MACHINE)
-        said = self._rejection.values if self._rejection else {}
         stream.record(
             "node-token-rejected",
             {
                 "node_id": identity.node_id,
-                "reason": said.get("reason", "the node token was rejected"),
-                "code": said.get("code", ""),
+                "reason": reason,
+                "code": code,
                 "token_fingerprint": used,
             },
         )

@@ -99,14 +99,30 @@ class Driver:
             outcome = await self._step(stream, steps[stream.state], trouble, waiting)
             self.points(f"after-step:{stream.name.partition('/')[0]}:{stream.state}")
             if isinstance(outcome, Happened):
-                await self.before(stream, outcome)
-                fact = stream.record(outcome.kind, outcome.data, soon=outcome.soon)
-                log.info("%s %s: %s -> %s", stream.name, fact.kind, fact.src, fact.dst)
-                self.recorded(stream)
+                await self._record(stream, outcome)
                 if stream.state in stop_in:
                     return
             else:
                 await alarm.wait(max(outcome.seconds, LEAST_WAIT_S))
+
+    async def advance(self, stream: Stream[S], steps: Mapping[str, Step[S]]) -> None:
+        """Go on as far as it goes now: until the attempt has ended, has to wait, or has no step for its state.
+
+        Raises JournalProblem when a fact cannot be written.
+        """
+        trouble, waiting = Changes(), Changes()
+        while not stream.ended and stream.state in steps:
+            outcome = await self._step(stream, steps[stream.state], trouble, waiting)
+            self.points(f"after-step:{stream.name.partition('/')[0]}:{stream.state}")
+            if not isinstance(outcome, Happened):
+                return
+            await self._record(stream, outcome)
+
+    async def _record(self, stream: Stream[S], outcome: Happened) -> None:
+        await self.before(stream, outcome)
+        fact = stream.record(outcome.kind, outcome.data, soon=outcome.soon)
+        log.info("%s %s: %s -> %s", stream.name, fact.kind, fact.src, fact.dst)
+        self.recorded(stream)
 
     async def _step(
         self, stream: Stream[S], step: Step[S], trouble: Changes, waiting: Changes

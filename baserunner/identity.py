@@ -1,4 +1,4 @@
-"""The node's identity: node id, enrollment secret, node token, in `state.json`, and nowhere else.
+"""The node's identity: node id, enrollment secret, node tokens, in `state.json`, and nowhere else.
 
 Rules:
 - Mode 0600; written as a temporary file, fsync, rename, fsync of the directory. Without the last step 115 of 216
@@ -26,6 +26,19 @@ FILE = "state.json"
 MAX_BYTES = 65_536
 
 
+class SpareToken(BaseModel):
+    """A node token that is not in use."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    token: SecretStr
+    generation: int
+
+    @field_serializer("token", when_used="json")
+    def _reveal(self, secret: SecretStr) -> str:
+        return secret.get_secret_value()
+
+
 class Identity(BaseModel):
     """Who this node is. `enrollment` names the journal stream that this secret was drawn for."""
 
@@ -36,8 +49,27 @@ class Identity(BaseModel):
     enrollment_secret: SecretStr
     node_token: SecretStr | None = None
     token_generation: int = 0
+    next_token: SecretStr | None = None
+    """Drawn to follow; Cloudly may know its hash."""
+    next_generation: int = 0
+    former_tokens: tuple[SpareToken, ...] = ()
+    """In use before, the last one first."""
 
-    @field_serializer("enrollment_secret", "node_token", when_used="json")
+    @property
+    def spares(self) -> tuple[SpareToken, ...]:
+        """What may be tried when the one in use is refused, the likeliest first."""
+        if self.next_token is None:
+            return self.former_tokens
+        following = SpareToken(token=self.next_token, generation=self.next_generation)
+        return (following, *self.former_tokens)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All that the log must not show."""
+        tokens = (self.enrollment_secret, self.node_token, *(one.token for one in self.spares))
+        return tuple(one.get_secret_value() for one in tokens if one is not None)
+
+    @field_serializer("enrollment_secret", "node_token", "next_token", when_used="json")
     def _reveal(self, secret: SecretStr | None) -> str | None:
         return None if secret is None else secret.get_secret_value()
 

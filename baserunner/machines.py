@@ -11,6 +11,8 @@ import baserunner.diagnosis.machine as diagnosis
 import baserunner.enrollment.machine as enrollment
 import baserunner.heartbeat.machine as heartbeat
 import baserunner.reboot.machine as reboot
+import baserunner.token_fallback.machine as token_fallback
+import baserunner.token_rotation.machine as token_rotation
 from journal.recall import Machine
 
 
@@ -24,6 +26,14 @@ class Known:
 
 MACHINES: dict[str, Known] = {
     module.CHART.name: Known(module.MACHINE, module.deadline_s)
-    for module in (enrollment, heartbeat, app_update, reboot, diagnosis)
+    for module in (
+        enrollment,
+        heartbeat,
+        app_update,
+        reboot,
+        diagnosis,
+        token_rotation,
+        token_fallback,
+    )
 }
 """By the name before the slash in a stream's name."""

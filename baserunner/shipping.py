@@ -213,12 +213,16 @@ class Shipping:
             retain(shared.journal)
             if shared.node_token is None:
                 continue
+            node_token = shared.node_token
             try:
-                rest_s = await self._shipper.ship(shared.node_token)
+                rest_s = await self._shipper.ship(node_token)
                 self._trouble.tell(logging.INFO, log, "")
                 misses, self._not_shipped = 0, ""
                 retain(shared.journal)
             except NeighbourProblem as problem:
+                if isinstance(problem, Refused) and shared.node_token not in {None, node_token}:
+                    shared.ship_alarm.ring()  # that token was replaced meanwhile: ask with the new one
+                    continue
                 misses += 1
                 rest_s = self._after(problem, misses)
             if rest_s > 0:

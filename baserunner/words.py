@@ -59,6 +59,17 @@ SENTENCES: dict[str, str] = {
     # diagnosis
     "diagnosis-asked":      "Cloudly asks for a diagnosis ({diagnosis})",
     "diagnosis-answered":   "looked at the device: {said}",
+    # node token
+    "rotation-asked":       "Cloudly asks for another node token, generation {generation}",
+    "token-drawn":          "drew another node token ({fingerprint}); it is durable beside the one in use",
+    "token-announced":      "Cloudly has the hash of the new node token: it may be used",
+    "token-switched":       "uses the new node token, generation {generation}, from now on",
+    "token-proved":         "Cloudly took the new node token, generation {generation}; the old one is of no use now",
+    "rotation-dropped":     "the node token stays as it is: {reason}",
+    "token-refused":        "Cloudly refuses node token {fingerprint}: {reason}",
+    "token-turned":         "tries another node token, generation {generation} ({fingerprint})",
+    "token-taken":          "Cloudly takes this one: it is the node's",
+    "tokens-exhausted":     "all node tokens of this device were refused, {tried} of them",
     # reboot
     "reboot-requested":     "{by} asked for a reboot",
     "reboot-refused":       "not rebooted: {reason}",

@@ -25,19 +25,25 @@ NODE_GONE = frozenset({"node-unknown", "node-revoked", "fenced"})
 class HeartbeatSteps:
     """The steps of one run of the agent."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its neighbours, each once
         self,
         *,
         cloudly: Cloudly,
         world: World,
-        node_token: SecretStr,
+        node_token: Callable[[], SecretStr],
+        answered: Callable[[HeartbeatAnswer, SecretStr], Awaitable[None]],
         report: Callable[[], Awaitable[HeartbeatRequest]],
         min_s: float,
     ) -> None:
-        """`min_s`: never two heartbeats closer together than this, whoever wants one."""
+        """`node_token`: the one in use. `answered`: awaited after an answer, with the token that it was given to.
+
+        `min_s`: never two heartbeats closer together than this, whoever wants one.
+        """
         self._cloudly = cloudly
         self._world = world
         self._node_token = node_token
+        self._answered = answered
+        self._taken: tuple[HeartbeatAnswer, SecretStr] | None = None
         self._report = report
         self._min_s = min_s
         self._not_before = 0.0
@@ -59,6 +65,9 @@ class HeartbeatSteps:
         }
 
     async def resting(self, attempt: Attempt) -> Outcome:
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            await self._answered(*taken)
         now = self._world.monotonic()
         left_s = max(0.0 if self._wanted_now else self._left_s(attempt), self._not_before - now)
         if left_s > 0:
@@ -68,8 +77,9 @@ class HeartbeatSteps:
         return Happened("heartbeat-sent", soon=True)
 
     async def sending(self, attempt: Attempt) -> Outcome:
+        node_token = self._node_token()
         try:
-            answer = await self._cloudly.heartbeat(await self._report(), self._node_token)
+            answer = await self._cloudly.heartbeat(await self._report(), node_token)
         except Refused as refusal:
             if refusal.code in NODE_GONE:
                 return Happened(
@@ -80,7 +90,7 @@ class HeartbeatSteps:
             return self._unanswered(attempt, str(problem), asked_s=problem.retry_after_s)
         except Malformed as problem:
             return self._unanswered(attempt, str(problem))
-        self.answer = answer
+        self.answer, self._taken = answer, (answer, node_token)
         return Happened(
             "heartbeat-answered",
             {

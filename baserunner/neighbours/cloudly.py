@@ -1,4 +1,4 @@
-"""Cloudly, by its three contracts: register, heartbeat, journal.
+"""Cloudly, by its contracts: register, heartbeat, journal, and the announcement of a node token.
 
 Rules:
 - Only an answer in our own problem format is a refusal. A bare 401 or 403 may be a proxy's: it counts as no answer.
@@ -20,6 +20,7 @@ from baserunner.problems import Malformed, Refused, Unreachable
 from interfaces.enrollment import RegisterAnswer, RegisterRequest
 from interfaces.heartbeat import HeartbeatAnswer, HeartbeatRequest
 from interfaces.journal import Ack, JournalAnswer, JournalBatch
+from interfaces.node_token import NodeTokenAnswer, NodeTokenRequest
 from interfaces.problem import PROBLEM_MEDIA_TYPE, Problem
 from interfaces.world import World
 
@@ -46,6 +47,9 @@ class Cloudly(Protocol):
         self, request: HeartbeatRequest, node_token: SecretStr
     ) -> HeartbeatAnswer: ...
     async def ship(self, batch: JournalBatch, node_token: SecretStr) -> JournalAnswer: ...
+    async def announce(
+        self, request: NodeTokenRequest, node_token: SecretStr
+    ) -> NodeTokenAnswer: ...
 
 
 class HttpCloudly:
@@ -64,6 +68,9 @@ class HttpCloudly:
 
     async def ship(self, batch: JournalBatch, node_token: SecretStr) -> JournalAnswer:
         return await self._post("journal", batch, node_token, JournalAnswer)
+
+    async def announce(self, request: NodeTokenRequest, node_token: SecretStr) -> NodeTokenAnswer:
+        return await self._post("token", request, node_token, NodeTokenAnswer)
 
     async def _post(self, what: str, body: BaseModel, token: SecretStr, model: type[M]) -> M:
         request = self._client.build_request(

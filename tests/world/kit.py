@@ -32,7 +32,7 @@ from cloudly import views
 from cloudly.app import create_app
 from cloudly.http.live import Closing
 from cloudly.settings import Settings as CloudlySettings
-from cloudly.store import diagnoses, migrate, reading, wanted
+from cloudly.store import diagnoses, migrate, reading, rotation, wanted
 from cloudly.store.connection import connect
 from cloudly.store.join_tokens import NewToken
 from cloudly.store.join_tokens import create as create_token
@@ -314,6 +314,27 @@ class Place:
         now = now_ms(self.cloudly_world)
         self.store.write_now(lambda db: diagnoses.ask(db, node, diagnosis, now_ms=now))
         return diagnosis
+
+    def ask_rotation(self) -> None:
+        """The operator wants another node token there."""
+        node, now = self.node_number(), now_ms(self.cloudly_world)
+        self.store.write_now(lambda db: rotation.ask(db, [node], now_ms=now))
+
+    def credential(self) -> dict[str, Any]:
+        """What Cloudly has of the one node's tokens."""
+        return self.store.read_now(
+            lambda db: dict(db.execute("SELECT * FROM credential").fetchone())
+        )
+
+    def restore_credential(self, before: dict[str, Any]) -> None:
+        """Cloudly's tokens are those of a backup."""
+        columns = ", ".join(f"{name}=?" for name in before)
+
+        def restore(db: Connection) -> None:
+            db.execute("DELETE FROM former_token")
+            db.execute(f"UPDATE credential SET {columns}", tuple(before.values()))  # noqa: S608 - its columns
+
+        self.store.write_now(restore)
 
     async def stop_cloudly(self) -> None:
         """SIGTERM: what is open ends, then the database is closed."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from baserunner.identity import read_identity, write_identity
 from baserunner.machines import MACHINES
 from baserunner.orders import OrderKind
+from baserunner.spare_tokens import without_next
 from interfaces.desired import UpdatePolicy
 from journal.chart import Arrow, Chart
 from journal.reader import open_reader
@@ -374,6 +377,76 @@ async def it_looks_at_itself(place: Place) -> None:
     await place.enrolled()
     place.ask_diagnosis()
     await place.until_state("diagnosis/1", "done")
+
+
+# -- node token --------------------------------------------------------------------------------------
+
+
+@takes(
+    token_rotation="rotation-asked token-drawn token-announced token-switched token-proved",
+)
+async def cloudly_asks_for_another_token(place: Place) -> None:
+    await place.enrolled()
+    place.ask_rotation()
+    await place.until_state("token-rotation/1", "rotated")
+
+
+async def dropped_after(place: Place, fact: str, happens: Callable[[], None]) -> None:
+    """Something happens at that fact of a rotation."""
+    place.points = lambda point: happens() if point == f"after-commit:{fact}" else None
+    place.ask_rotation()
+    await place.until_state("token-rotation/1", "dropped")
+
+
+@takes(
+    token_rotation="rotation-dropped:drawing",
+)
+async def the_identity_goes_away_in_mid_rotation(place: Place) -> None:
+    await place.enrolled()
+    await dropped_after(place, "rotation-asked", (place.home / "state.json").unlink)
+
+
+def without_the_drawn_one(place: Place) -> None:
+    identity = read_identity(place.home)
+    assert identity is not None
+    write_identity(place.home, without_next(identity))
+
+
+@takes(
+    token_rotation="rotation-dropped:announcing",
+)
+async def the_disk_is_restored_before_it_announces(place: Place) -> None:
+    await place.enrolled()
+    await dropped_after(place, "token-drawn", partial(without_the_drawn_one, place))
+
+
+@takes(
+    token_rotation="rotation-dropped:switching",
+)
+async def the_disk_is_restored_after_it_announced(place: Place) -> None:
+    await place.enrolled()
+    await dropped_after(place, "token-announced", partial(without_the_drawn_one, place))
+
+
+@takes(
+    token_rotation="rotation-dropped:proving",
+    token_fallback="token-refused:new token-turned token-taken",
+)
+async def cloudly_is_restored_in_mid_rotation(place: Place) -> None:
+    await place.enrolled()
+    before = place.credential()
+    await dropped_after(place, "token-switched", lambda: place.restore_credential(before))
+
+
+@takes(
+    token_fallback="token-refused:trying tokens-exhausted",
+)
+async def cloudly_knows_none_of_its_tokens(place: Place) -> None:
+    await place.enrolled()
+    place.ask_rotation()
+    await place.until_state("token-rotation/1", "rotated")
+    place.forget_node()
+    await place.until_state("enrollment/2", "refused")
 
 
 def never_taken(charts: list[Chart]) -> set[Taken]:

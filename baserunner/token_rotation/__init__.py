@@ -1,0 +1,1 @@
+"""Another node token, when Cloudly asks for one."""
