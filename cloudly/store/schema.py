@@ -455,6 +455,9 @@ rollout_grant = _table(
     _int("outcome_at_ms", nullable=True),
     _text("reason"),
     _text("counted"),  # the outcome that the rollout's facts have counted; empty: in flight
+    _added_text(
+        "late"
+    ),  # another outcome that the node told afterwards, and that no fact tells yet
     sa.Index("ix_rollout_grant_deployment", "deployment", unique=True),
     sa.Index(
         "ix_rollout_grant_in_flight",
@@ -466,8 +469,8 @@ rollout_grant = _table(
     sa.Index(
         "ix_rollout_grant_news",
         "rollout",
-        sqlite_where=sa.text("outcome IS NOT NULL AND counted<>outcome"),
-        postgresql_where=sa.text("outcome IS NOT NULL AND counted<>outcome"),
+        sqlite_where=sa.text("outcome IS NOT NULL AND (counted<>outcome OR late<>'')"),
+        postgresql_where=sa.text("outcome IS NOT NULL AND (counted<>outcome OR late<>'')"),
     ),
 )
 lease = _table(

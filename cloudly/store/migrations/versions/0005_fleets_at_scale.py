@@ -163,6 +163,7 @@ def _rollouts() -> None:
         sa.Column("outcome_at_ms", Big, nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("counted", sa.Text(), nullable=False),
+        sa.Column("late", sa.Text(), server_default="", nullable=False),
         sa.ForeignKeyConstraint(["node"], ["node.id"], name=op.f("fk_rollout_grant_node")),
         sa.ForeignKeyConstraint(["rollout"], ["rollout.id"], name=op.f("fk_rollout_grant_rollout")),
         sa.PrimaryKeyConstraint("rollout", "node", name=op.f("pk_rollout_grant")),
@@ -192,8 +193,8 @@ def _rollouts() -> None:
         "rollout_grant",
         ["rollout"],
         unique=False,
-        sqlite_where=sa.text("outcome IS NOT NULL AND counted<>outcome"),
-        postgresql_where=sa.text("outcome IS NOT NULL AND counted<>outcome"),
+        sqlite_where=sa.text("outcome IS NOT NULL AND (counted<>outcome OR late<>'')"),
+        postgresql_where=sa.text("outcome IS NOT NULL AND (counted<>outcome OR late<>'')"),
     )
 
 
