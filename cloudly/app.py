@@ -25,11 +25,12 @@ from cloudly.http.logs_page import LogsPage
 from cloudly.http.node_token import NodeTokenApi
 from cloudly.http.page import Page
 from cloudly.http.recurring import Recurring
+from cloudly.leading import EVERY_S, Leading
 from cloudly.problems import Refused
 from cloudly.settings import Settings
 from cloudly.store.device_logs import DeviceLogs
 from cloudly.store.log_rows import LogBounds
-from cloudly.store.store import Store
+from cloudly.store.store import PRESENCE_EVERY_S, Store
 from interfaces.world import World
 
 
@@ -41,7 +42,7 @@ def create_app(
     answers.install(app)
     store.devices.completed = AgentEnvironment(store, world, settings).completed
     closing = closing or Closing()
-    app.state.recurring = Recurring(world)
+    app.state.recurring = _recurring(store, world)
     logs = app.state.logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
     routes: list[BaseRoute] = [
         *DeviceApi(store, world, settings).routes(),
@@ -61,6 +62,14 @@ def create_app(
     app.router.redirect_slashes = False  # an address is what it is
     app.add_middleware(SafeHeaders)
     return app
+
+
+def _recurring(store: Store, world: World) -> Recurring:
+    """What this process does again and again."""
+    recurring, leading = Recurring(world), Leading(store, world)
+    recurring.add("rollouts", EVERY_S, leading.tick, at_end=leading.leave)
+    recurring.add("presence", PRESENCE_EVERY_S, store.save_presence_if_due)
+    return recurring
 
 
 def _health(store: Store) -> Callable[[Request], Awaitable[Response]]:

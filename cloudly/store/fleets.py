@@ -20,6 +20,7 @@ from cloudly.store.audit import By
 from cloudly.store.governance import pins
 from cloudly.store.governance.following import wanted_by
 from cloudly.store.governance.standing import own_objection
+from cloudly.store.rollouts import grants
 from cloudly.store.sql import Connection, Row
 from cloudly.store.wanted import Order, set_release
 
@@ -104,7 +105,11 @@ def move(  # noqa: PLR0913 - whom, where to, who says so
 ) -> Moved:
     """Into that fleet, and to what it wants of new nodes. Raises BadOrder when the node may not have that."""
     node_id = db.execute("SELECT node_id FROM node WHERE id=?", (node,)).fetchone()[0]
-    db.execute("UPDATE node SET fleet=? WHERE id=?", (fleet["id"], node))
+    moved = db.execute(
+        "UPDATE node SET fleet=?1 WHERE id=?2 AND fleet<>?1", (fleet["id"], node)
+    ).rowcount
+    if moved:
+        grants.supersede_node(db, node, f"it was moved to fleet {fleet['name']}", now_ms)
     if by is not None:
         audit.note(db, by, "node.moved", f"node/{node_id}", fleet=fleet["name"])
     wants = wanted_by(db, fleet["id"], now_ms)

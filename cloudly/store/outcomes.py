@@ -17,6 +17,7 @@ from cloudly.deployments import (
 )
 from cloudly.epochs import ENROLLED
 from cloudly.store import outbox
+from cloudly.store.rollouts import grants
 from cloudly.store.sql import Connection
 from cloudly.store.wanted import RESTORED, Order, WayBack, may_go_back, order, withdraw
 
@@ -38,7 +39,8 @@ class Reached:
 def apply(db: Connection, reached: Reached, new_id: Callable[[], str]) -> None:
     """Move the deployment, and do once what follows. An id that is not this node's is ignored."""
     row = db.execute(
-        "SELECT deployment, release, state, needs_rollback, closed FROM deployment WHERE deployment=? AND node=?",
+        "SELECT deployment, release, state, needs_rollback, closed, rollout FROM deployment"
+        " WHERE deployment=? AND node=?",
         (reached.deployment, reached.node),
     ).fetchone()
     if row is None:
@@ -58,8 +60,9 @@ def apply(db: Connection, reached: Reached, new_id: Callable[[], str]) -> None:
             after.deployment,
         ),
     )
-    if after.state in TOLD and after.state != before.state:
-        outbox.tell_of_deployment(db, after.state, after.deployment, reached.now_ms)
+    if row[5] is not None:
+        _book(db, reached, after)
+    _tell(db, reached, before, after)
     match effect:
         case Effect.NONE:
             pass
@@ -80,6 +83,23 @@ def apply(db: Connection, reached: Reached, new_id: Callable[[], str]) -> None:
             )
         case _:
             assert_never(effect)
+
+
+def _tell(db: Connection, reached: Reached, before: Deployment, after: Deployment) -> None:
+    if after.state in TOLD and after.state != before.state:
+        outbox.tell_of_deployment(db, after.state, after.deployment, reached.now_ms)
+
+
+def _book(db: Connection, reached: Reached, after: Deployment) -> None:
+    """To the rollout's grant, before what follows: the node's next order must not supersede what is settled."""
+    grants.reached(
+        db,
+        reached.node,
+        after.deployment,
+        state=after.state,
+        reason=reached.reason,
+        now_ms=reached.now_ms,
+    )
 
 
 def _good(db: Connection, reached: Reached, succeeded: Deployment) -> None:

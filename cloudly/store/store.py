@@ -40,6 +40,8 @@ from cloudly.store.database import Database, T, Work
 from cloudly.store.devices import Devices
 from cloudly.store.gathered import Gathered
 from cloudly.store.group import MAX_BATCH, Group
+from cloudly.store.rollouts.admitting import CheckIns
+from cloudly.store.rollouts.known import OpenRollouts
 from cloudly.store.sql import Connection
 from cloudly.store.sqlite import SqliteDatabase
 from cloudly.store.usual import UsualBatch, UsualBeat
@@ -83,6 +85,8 @@ class Store:
             "app-uuid", prefix="a"
         )  # of digits only, a Supervisor removes it for ever
         self.devices = Devices(self.read, self._group, self.app_uuid)
+        self.rollouts = OpenRollouts(self.read, world)
+        self._check_ins = CheckIns(self.rollouts, self.read, self.write, partial(new_id, world))
 
     @classmethod
     def open(
@@ -173,6 +177,18 @@ class Store:
         await self.save_presence_if_due()
         if caller.generation < heartbeat.observed_generation <= MOST_OBSERVED:
             return await self._overtake(heartbeat)
+        if heartbeat.voice is None:  # without its journal it does nothing to the device
+            return caller
+        return await self._check_in(caller, heartbeat.at_ms)
+
+    async def _check_in(self, caller: nodes.Caller, at_ms: int) -> nodes.Caller:
+        """What a rollout orders it now is in this very answer."""
+        hopes = await self._check_ins.hopes(caller.node_id, at_ms)
+        if hopes:
+            app = (await self.desired(caller)).app
+            hopes = [each for each in hopes if app is None or each.commit != app.release]
+        if hopes and await self._check_ins.ask(caller.node, caller.node_id, at_ms, hopes):
+            return await self.authenticate(caller.token_hash)
         return caller
 
     async def save_presence_if_due(self) -> None:

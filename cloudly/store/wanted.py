@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ from cloudly.store.governance import following
 from cloudly.store.governance.bans import banned
 from cloudly.store.governance.standing import standing_of
 from cloudly.store.releases import NewRelease, define_release, untellable
+from cloudly.store.rollouts import grants
 from cloudly.store.sql import Connection
 from cloudly.store.targets import app_target
 from interfaces.desired import DesiredState
@@ -54,16 +55,28 @@ class Order:
     deployment: str
     now_ms: int
     rollback_of: str | None = None
+    rollout: int | None = None
+    """That gives the order."""
     actor: str = ""
     """Who ordered it; empty: Cloudly itself."""
+    goes_on: bool = False
+    """It is the order that the node has, once more: what comes of it counts where that one's would have."""
 
 
 def order(db: Connection, new: Order) -> int:
-    """Make a release the node's desired state; returns the new generation."""
+    """Make a release the node's desired state; returns the new generation.
+
+    A rollout's grant that is in flight there goes on with it, or is superseded by it.
+    """
     generation = _generation(db, new.node) + 1
+    if new.goes_on:
+        grants.take_over(db, new.node, new.deployment)
+    else:
+        whose = f" by {new.actor}" if new.actor else ""
+        grants.supersede_node(db, new.node, f"it was given another order{whose}", new.now_ms)
     db.execute(
         "INSERT INTO deployment(deployment, node, release, generation, policy, rollback_of, ordered_at_ms, state,"
-        " reason, needs_rollback, closed, actor) VALUES(?,?,?,?,?,?,?,?,'',0,0,?)",
+        " reason, needs_rollback, closed, rollout, actor) VALUES(?,?,?,?,?,?,?,?,'',0,0,?,?)",
         (
             new.deployment,
             new.node,
@@ -73,11 +86,13 @@ def order(db: Connection, new: Order) -> int:
             new.rollback_of,
             new.now_ms,
             ORDERED,
+            new.rollout,
             new.actor,
         ),
     )
     _point(db, new.node, generation, new.deployment)
-    db.execute("UPDATE node SET needs_operator=NULL WHERE id=?", (new.node,))
+    if new.rollout is None or new.goes_on:  # a rollout is no answer of who looked at this node
+        db.execute("UPDATE node SET needs_operator=NULL WHERE id=?", (new.node,))
     return generation
 
 
@@ -107,7 +122,7 @@ def overtake(db: Connection, node: int, *, observed: int, deployment: str, now_m
     if observed <= _generation(db, node):
         return
     row = db.execute(
-        "SELECT p.release, p.policy, p.rollback_of FROM desired d"
+        "SELECT p.release, p.policy, p.rollback_of, p.rollout, p.actor FROM desired d"
         " JOIN deployment p ON p.deployment=d.deployment WHERE d.node=?",
         (node,),
     ).fetchone()
@@ -115,7 +130,8 @@ def overtake(db: Connection, node: int, *, observed: int, deployment: str, now_m
         _point(db, node, observed + 1, None)
     else:
         db.execute("UPDATE desired SET generation=? WHERE node=?", (observed, node))
-        order(db, Order(node, row[0], row[1], deployment, now_ms, row[2]))
+        again = Order(node, row[0], row[1], deployment, now_ms, *row[2:])
+        order(db, replace(again, goes_on=True))
     _ask_the_operator(db, node, RESTORED, now_ms)
 
 
@@ -193,18 +209,19 @@ def order_again(db: Connection, node: int, *, deployment: str, now_ms: int) -> N
     In the place of a release that was banned since comes its last good one, or nothing.
     """
     row = db.execute(
-        "SELECT p.release, p.policy, p.state, n.last_good, EXISTS (SELECT 1 FROM never_again a WHERE a.node=p.node"
-        " AND a.release=p.release) AS refused"
-        " FROM desired d JOIN deployment p ON p.deployment=d.deployment JOIN node n ON n.id=d.node WHERE d.node=?",
+        "SELECT p.release, p.policy, p.state, p.rollout, p.actor, EXISTS (SELECT 1 FROM never_again a"
+        " WHERE a.node=p.node AND a.release=p.release) AS refused"
+        " FROM desired d JOIN deployment p ON p.deployment=d.deployment WHERE d.node=?",
         (node,),
     ).fetchone()
     if row is None:
         return
     why = banned(db, row["release"])
+    again = Order(node, row["release"], row["policy"], deployment, now_ms)
     if why:
-        _in_its_place(db, Order(node, row["release"], row["policy"], deployment, now_ms), why)
+        _in_its_place(db, again, why)
     elif row["state"] != ORDERED and not row["refused"]:
-        order(db, Order(node, row["release"], row["policy"], deployment, now_ms))
+        order(db, replace(again, rollout=row["rollout"], actor=row["actor"], goes_on=True))
 
 
 def _in_its_place(db: Connection, of: Order, why: str) -> None:

@@ -1,0 +1,134 @@
+"""What the leading process sees of one rollout, beside its facts: how many, which failed, who is silent.
+
+Rules:
+- A node that was revoked, quarantined or retired in mid-flight is superseded here, and not where that was ordered: so
+  it holds for whoever orders it.
+- `closes` and `news` are asked again in the decision that writes the fact; a look that finds nothing writes nothing.
+- A node's last heartbeat may be in the memory of the process that got it: silence is counted from `SLACK_MS` later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cloudly.rollouts.counting import Bad, Decision, Grant, Observed, Sweep, cutoffs, late_outcome
+from cloudly.rollouts.counts import BAD, Outcome
+from cloudly.store.rollouts import counters
+from cloudly.store.rollouts.counters import NEWS
+from cloudly.store.rollouts.story import Story
+from cloudly.store.sql import Connection
+
+SLACK_MS = 30_000
+"""Presence goes to the database every 15 s (`store.PRESENCE_EVERY_S`), with the process's next look."""
+GONE = (
+    "SELECT {what} FROM rollout_grant g JOIN node n ON n.id=g.node WHERE g.rollout=? AND g.outcome IS NULL"
+    " AND (n.revoked_at_ms IS NOT NULL OR n.quarantined_at_ms IS NOT NULL OR n.retired_at_ms IS NOT NULL)"
+)
+MOST_NOTES = 100
+"""Late outcomes told by one look: each is a fact of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What was found by walks beside the hot path."""
+
+    sweep: Sweep | None = None
+    silent: tuple[Grant, ...] = ()
+    """Grants that succeeded and whose nodes are not heard of (`sweeping`)."""
+    to_turn_back: int | None = None
+
+
+def observe(db: Connection, known: Story, beside: Beside, now_ms: int) -> Observed:
+    """As of now."""
+    return Observed(
+        counts=counters.counts(db, known),
+        bad=_bad(db, known),
+        quiet=(*_quiet(db, known, now_ms), *beside.silent),
+        sweep=beside.sweep,
+        to_turn_back=beside.to_turn_back,
+    )
+
+
+def has_gone(db: Connection, known: Story) -> bool:
+    """Whether a node in flight is no node any more that could tell of the release."""
+    row = db.execute(GONE.format(what="1") + " LIMIT 1", (known.number,)).fetchone()
+    return row is not None
+
+
+def supersede_gone(db: Connection, known: Story, now_ms: int) -> None:
+    db.execute(
+        "UPDATE rollout_grant SET outcome=?, outcome_at_ms=?, reason='it was revoked, quarantined or retired'"  # noqa: S608 - ours
+        f" WHERE rollout=? AND outcome IS NULL AND node IN ({GONE.format(what='g.node')})",
+        (Outcome.SUPERSEDED, now_ms, known.number, known.number),
+    )
+
+
+def count_all(db: Connection, known: Story) -> None:
+    """The fact that is written in this transaction has counted every outcome that there is."""
+    db.execute(
+        f"UPDATE rollout_grant SET counted=outcome WHERE rollout=? AND {NEWS} AND counted<>outcome",  # noqa: S608 - ours
+        (known.number,),
+    )
+
+
+def late(db: Connection, known: Story) -> tuple[Decision, ...]:
+    """What came too late to be counted and was not told yet: after the grant's outcome, or after the end."""
+    everything = "" if known.believed.is_final else " AND late<>''"
+    rows = db.execute(
+        "SELECT (SELECT node_id FROM node WHERE id=g.node), outcome, counted, late FROM rollout_grant g"  # noqa: S608 - ours
+        f" WHERE rollout=? AND {NEWS}{everything} ORDER BY outcome_at_ms, node LIMIT ?",
+        (known.number, MOST_NOTES),
+    ).fetchall()
+    return tuple(_note(*row) for row in rows)
+
+
+def _note(node_id: str, outcome: str, counted: str, told: str) -> Decision:
+    if told:
+        return late_outcome(node_id, Outcome(told), Outcome(outcome))
+    return late_outcome(node_id, Outcome(outcome), Outcome(counted) if counted else None)
+
+
+def has_told(db: Connection, known: Story, note: Decision) -> None:
+    """The note is written in this transaction: it is not to be told again."""
+    db.execute(
+        "UPDATE rollout_grant SET late='', counted=CASE WHEN late='' THEN outcome ELSE counted END"
+        " WHERE rollout=? AND node=(SELECT id FROM node WHERE node_id=?)",
+        (known.number, note.data["node"]),
+    )
+
+
+def ended_with_news(db: Connection) -> list[int]:
+    """Finished rollouts of which something came after their end."""
+    rows = db.execute(
+        f"SELECT DISTINCT g.rollout FROM rollout_grant g JOIN rollout r ON r.id=g.rollout WHERE r.is_open=0 AND {NEWS}"  # noqa: S608 - ours
+    ).fetchall()
+    return [int(row[0]) for row in rows]
+
+
+def _bad(db: Connection, known: Story) -> tuple[Bad, ...]:
+    bad = ", ".join(f"'{outcome}'" for outcome in BAD)
+    rows = db.execute(
+        "SELECT (SELECT node_id FROM node WHERE id=g.node), outcome, reason FROM rollout_grant g"  # noqa: S608 - ours
+        f" WHERE rollout=? AND {NEWS} AND counted<>outcome AND outcome IN ({bad}) ORDER BY outcome_at_ms, node",
+        (known.number,),
+    ).fetchall()
+    return tuple(Bad(row[0], Outcome(row[1]), row[2]) for row in rows)
+
+
+def _quiet(db: Connection, known: Story, now_ms: int) -> list[Grant]:
+    overdue_ms, dark_ms = cutoffs(known.plan, now_ms)
+    rows = db.execute(
+        "SELECT n.node_id, g.phase, g.at_ms, l.last_seen_at_ms FROM rollout_grant g JOIN node n ON n.id=g.node"
+        " LEFT JOIN node_live l ON l.node=g.node WHERE g.rollout=? AND g.outcome IS NULL"
+        " AND (g.at_ms<=? OR (g.at_ms<=? AND coalesce(l.last_seen_at_ms, 0)<=?)) ORDER BY g.node",
+        (known.number, overdue_ms, dark_ms, dark_ms - SLACK_MS),
+    ).fetchall()
+    return [grant(*row) for row in rows]
+
+
+def grant(
+    node_id: str, phase: int, at_ms: int, seen_at_ms: int | None, *, succeeded: bool = False
+) -> Grant:
+    """The check-in that was given the order counts as heard."""
+    heard_ms = max(at_ms, (seen_at_ms or 0) + SLACK_MS if seen_at_ms else 0)
+    return Grant(node_id, phase, at_ms, heard_ms, succeeded)

@@ -1,0 +1,113 @@
+"""Walks over many rows beside the hot path, a slice at a time: who is still to come, and who fell silent in a soak.
+
+Rules:
+- A slice is one question; between two of them others have their turn. A walk goes round and begins again where it is:
+  it has seen everybody when it is back.
+- Whoever is still to come ends the walk, and the next one begins with him: while a phase fills, that is one slice.
+  Only when nobody is left is the whole fleet looked at, once.
+- What a walk found holds for when it began: `Sweep.began_ms`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cloudly.rollouts.admission import is_to_come
+from cloudly.rollouts.belief import Rollout
+from cloudly.rollouts.counting import Grant, Sweep, cutoffs
+from cloudly.rollouts.counts import Outcome
+from cloudly.store.rollouts import counters
+from cloudly.store.rollouts.candidates import question, slice_of
+from cloudly.store.rollouts.observing import SLACK_MS, grant
+from cloudly.store.rollouts.story import Story
+from cloudly.store.sql import Connection
+
+WATCHED = (
+    "SELECT g.node, n.node_id, g.phase, g.at_ms, g.outcome, l.last_seen_at_ms FROM rollout_grant g"
+    " JOIN node n ON n.id=g.node LEFT JOIN node_live l ON l.node=g.node"
+)
+SLICE = 500
+"""Nodes: some ten milliseconds of one core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Where a look at the whole fleet is. Numbers of nodes."""
+
+    phase: int = -1
+    opened_at_ms: int = 0
+    began_ms: int = 0
+    settled: int = 0
+    start: int = 0
+    at: int = 0
+    has_turned: bool = False
+    """It has passed the end of the fleet: what is left is what lies before `start`."""
+
+
+def walk(
+    db: Connection, known: Story, before: Walk | None, ban: str, now_ms: int
+) -> tuple[Walk, Sweep | None]:
+    """The next slice; the sweep that it ends, if it does."""
+    live = counters.live(db, known)
+    going = _begun(known, live, before, now_ms)
+    nodes, last = slice_of(db, going.at, SLICE, question(known, ban, now_ms))
+    for each in nodes:
+        if going.has_turned and each.node > going.start:
+            return _ended(going, 0)
+        if each.is_awaited and is_to_come(each.view, live, known.plan, now_ms, each.standing):
+            return _ended(replace(going, at=each.node - 1), 1)
+    if last is not None:
+        return replace(going, at=last), None
+    if going.has_turned or going.start == 0:
+        return _ended(going, 0)
+    return replace(going, at=0, has_turned=True), None
+
+
+def _begun(known: Story, live: Rollout, before: Walk | None, now_ms: int) -> Walk:
+    """The walk that is going on; or a new one, of another phase or because the last one has ended."""
+    present = known.believed.present
+    if (
+        before is not None
+        and before.began_ms
+        and (before.phase, before.opened_at_ms) == (known.believed.phase, present.opened_at_ms)
+    ):
+        return before
+    at = 0 if before is None else before.at
+    settled = live.present.counts.settled
+    return Walk(known.believed.phase, present.opened_at_ms, now_ms, settled, start=at, at=at)
+
+
+def _ended(going: Walk, to_come: int) -> tuple[Walk, Sweep]:
+    sweep = Sweep(going.phase, going.began_ms, going.settled, to_come)
+    return Walk(at=going.at), sweep
+
+
+def fell_silent(
+    db: Connection, known: Story, after: int, now_ms: int
+) -> tuple[int, tuple[Grant, ...]]:
+    """Of the next slice of grants, who succeeded in the present phase and is not heard of; and where to go on."""
+    _, dark_ms = cutoffs(known.plan, now_ms)
+    rows = db.execute(
+        f"{WATCHED} WHERE g.rollout=? AND g.node>? ORDER BY g.node LIMIT ?",
+        (known.number, after, SLICE),
+    ).fetchall()
+    silent = tuple(
+        grant(row["node_id"], row["phase"], row["at_ms"], row["last_seen_at_ms"], succeeded=True)
+        for row in rows
+        if (row["outcome"], row["phase"]) == (Outcome.SUCCEEDED, known.believed.phase)
+        and (row["last_seen_at_ms"] or 0) <= dark_ms - SLACK_MS
+    )
+    return (rows[-1]["node"] if len(rows) == SLICE else 0), silent
+
+
+def still_silent(db: Connection, known: Story, silent: tuple[Grant, ...]) -> tuple[Grant, ...]:
+    """Those of them for which it is true in this transaction, too."""
+    found = []
+    for one in silent:
+        row = db.execute(
+            f"{WATCHED} WHERE g.rollout=? AND n.node_id=?", (known.number, one.node_id)
+        ).fetchone()
+        if row is not None and row["outcome"] == Outcome.SUCCEEDED:
+            seen_at_ms = row["last_seen_at_ms"]
+            found.append(grant(one.node_id, row["phase"], row["at_ms"], seen_at_ms, succeeded=True))
+    return tuple(found)
