@@ -42,7 +42,8 @@ def create_app(
     answers.install(app)
     store.devices.completed = AgentEnvironment(store, world, settings).completed
     closing = closing or Closing()
-    app.state.recurring = _recurring(store, world)
+    app.state.leading = Leading(store, world)
+    app.state.recurring = _recurring(store, world, app.state.leading)
     logs = app.state.logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
     routes: list[BaseRoute] = [
         *DeviceApi(store, world, settings).routes(),
@@ -64,9 +65,9 @@ def create_app(
     return app
 
 
-def _recurring(store: Store, world: World) -> Recurring:
+def _recurring(store: Store, world: World, leading: Leading) -> Recurring:
     """What this process does again and again."""
-    recurring, leading = Recurring(world), Leading(store, world)
+    recurring = Recurring(world)
     recurring.add("rollouts", EVERY_S, leading.tick, at_end=leading.leave)
     recurring.add("presence", PRESENCE_EVERY_S, store.save_presence_if_due)
     return recurring

@@ -44,7 +44,7 @@ class Rolling:
     attempts: int = 0
 
     def __post_init__(self) -> None:
-        self.leading = Leading(self.plane.store, self.plane.world)
+        self.leading = self.plane.app.state.leading  # one process, however many rollouts
 
     @classmethod
     async def begin(cls, plane: Plane, count: int, said: Plan | None = None) -> Rolling:
