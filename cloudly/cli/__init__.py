@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cloudly.cli import ca, channel, fleet, image, node, pin, registry, release, token
+from cloudly.cli import ca, channel, fleet, image, node, pin, registry, release, rollout, token
 from cloudly.cli.audit import audit
 from cloudly.cli.serving import serve
 
@@ -32,6 +32,7 @@ app.add_typer(pin.unpin, name="unpin")
 app.add_typer(token.app, name="token")
 app.add_typer(node.app, name="node")
 app.add_typer(release.app, name="release")
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(registry.app, name="registry")
 app.add_typer(ca.app, name="ca")
 app.add_typer(image.app, name="image")

@@ -30,6 +30,18 @@ def change(plane: Plane, device: Device, column: str) -> None:
     )
 
 
+def pin(plane: Plane, scope: str, number: int, until_ms: int | None) -> None:
+    plane.store.write_now(
+        lambda db: (
+            db.execute(
+                "INSERT INTO pin(scope, scope_id, release, actor, reason, at_ms, until_ms)"
+                " VALUES(?,?,NULL,'anna','demo',5,?)",
+                (scope, number, until_ms),
+            ).rowcount
+        )
+    )
+
+
 def move(rolling: Rolling, device: Device, name: str) -> None:
     plane = rolling.plane
     number = plane.node(device.node_id)["id"]
@@ -259,6 +271,19 @@ async def test_a_node_revoked_quarantined_or_retired_in_flight_is_superseded(
     assert rolling.believed.state == "soaking"
 
 
+@pytest.mark.parametrize("scope", ["node", "fleet"])
+async def test_a_node_pinned_in_flight_is_superseded(plane: Plane, scope: str) -> None:
+    rolling = await Rolling.begin(plane, 1, plan())
+    [device] = rolling.devices
+    await rolling.beat(device)
+
+    pin(plane, scope, plane.node(device.node_id)["id"] if scope == "node" else 1, None)
+    await rolling.tick()
+
+    assert rolling.grant(device)["outcome"] == "superseded"
+    assert rolling.believed.counts.superseded == 1
+
+
 @pytest.mark.parametrize("column", ["quarantined_at_ms", "retired_at_ms"])
 async def test_a_node_quarantined_or_retired_before_its_turn_gets_nothing_and_holds_up_nobody(
     plane: Plane, column: str
@@ -327,17 +352,7 @@ async def test_a_pinned_node_is_passed_by_until_its_pin_has_ended(
 ) -> None:
     rolling = await Rolling.begin(plane, 1, plan())
     [device] = rolling.devices
-    number = plane.node(device.node_id)["id"]
-    pin = ("node", number, None, "anna", "demo", 5, until_ms)
-    plane.store.write_now(
-        lambda db: (
-            db.execute(
-                "INSERT INTO pin(scope, scope_id, release, actor, reason, at_ms, until_ms)"
-                " VALUES(?,?,?,?,?,?,?)",
-                pin,
-            ).rowcount
-        )
-    )
+    pin(plane, "node", plane.node(device.node_id)["id"], until_ms)
 
     await rolling.beat(device)
 

@@ -26,7 +26,8 @@ def counts(db: Connection, known: Story) -> tuple[Counts, ...]:
         " AND counted<>outcome GROUP BY phase, outcome, counted",
         (known.number,),
     ).fetchall():
-        settled[phase] = _with(settled[phase], before, Outcome(outcome), many)
+        if phase < len(settled):  # a look, unlike a decision, may be older than what it finds
+            settled[phase] = _with(settled[phase], before, Outcome(outcome), many)
     in_flight = dict(
         db.execute(
             "SELECT phase, count(*) FROM rollout_grant WHERE rollout=? AND outcome IS NULL GROUP BY phase",

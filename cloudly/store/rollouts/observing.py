@@ -1,8 +1,8 @@
 """What the leading process sees of one rollout, beside its facts: how many, which failed, who is silent.
 
 Rules:
-- A node that was revoked, quarantined or retired in mid-flight is superseded here, and not where that was ordered: so
-  it holds for whoever orders it.
+- A node that was revoked, quarantined, retired or pinned in mid-flight is superseded here, and not where that was
+  ordered: so it holds for whoever orders it.
 - `closes` and `news` are asked again in the decision that writes the fact; a look that finds nothing writes nothing.
 - A node's last heartbeat may be in the memory of the process that got it: silence is counted from `SLACK_MS` later.
 """
@@ -21,8 +21,10 @@ from cloudly.store.sql import Connection
 SLACK_MS = 30_000
 """Presence goes to the database every 15 s (`store.PRESENCE_EVERY_S`), with the process's next look."""
 GONE = (
-    "SELECT {what} FROM rollout_grant g JOIN node n ON n.id=g.node WHERE g.rollout=? AND g.outcome IS NULL"
-    " AND (n.revoked_at_ms IS NOT NULL OR n.quarantined_at_ms IS NOT NULL OR n.retired_at_ms IS NOT NULL)"
+    "SELECT {what} FROM rollout_grant g JOIN node n ON n.id=g.node WHERE g.rollout=?1 AND g.outcome IS NULL"
+    " AND (n.revoked_at_ms IS NOT NULL OR n.quarantined_at_ms IS NOT NULL OR n.retired_at_ms IS NOT NULL"
+    " OR EXISTS (SELECT 1 FROM pin p WHERE p.release IS DISTINCT FROM ?2 AND (p.until_ms IS NULL OR p.until_ms>?3)"
+    "  AND ((p.scope='node' AND p.scope_id=n.id) OR (p.scope='fleet' AND p.scope_id=n.fleet))))"
 )
 MOST_NOTES = 100
 """Late outcomes told by one look: each is a fact of its own."""
@@ -49,17 +51,20 @@ def observe(db: Connection, known: Story, beside: Beside, now_ms: int) -> Observ
     )
 
 
-def has_gone(db: Connection, known: Story) -> bool:
-    """Whether a node in flight is no node any more that could tell of the release."""
-    row = db.execute(GONE.format(what="1") + " LIMIT 1", (known.number,)).fetchone()
+def has_gone(db: Connection, known: Story, now_ms: int) -> bool:
+    """Whether a node in flight is none any more that could tell of the release."""
+    row = db.execute(
+        GONE.format(what="1") + " LIMIT 1", (known.number, known.release, now_ms)
+    ).fetchone()
     return row is not None
 
 
 def supersede_gone(db: Connection, known: Story, now_ms: int) -> None:
     db.execute(
-        "UPDATE rollout_grant SET outcome=?, outcome_at_ms=?, reason='it was revoked, quarantined or retired'"  # noqa: S608 - ours
-        f" WHERE rollout=? AND outcome IS NULL AND node IN ({GONE.format(what='g.node')})",
-        (Outcome.SUPERSEDED, now_ms, known.number, known.number),
+        "UPDATE rollout_grant SET outcome=?4, outcome_at_ms=?3,"  # noqa: S608 - ours
+        " reason='it was revoked, quarantined, retired or pinned'"
+        f" WHERE rollout=?1 AND outcome IS NULL AND node IN ({GONE.format(what='g.node')})",
+        (known.number, known.release, now_ms, Outcome.SUPERSEDED),
     )
 
 

@@ -21,7 +21,7 @@ from cloudly.store.sql import Connection
 def waits(db: Connection, known: Story, beside: Beside, now_ms: int) -> bool:
     """Whether there is a fact to write."""
     known = caught_up(db, known)
-    if known.believed.state in COUNTING and observing.has_gone(db, known):
+    if known.believed.state in COUNTING and observing.has_gone(db, known, now_ms):
         return True
     return _next(db, known, beside, now_ms) is not None
 
