@@ -292,10 +292,12 @@ async def test_a_node_quarantined_or_retired_before_its_turn_gets_nothing_and_ho
     out, stays = rolling.devices
     change(plane, out, column)
 
-    await rolling.all_beat()
+    answer = await out.beat()
+    await rolling.beat(stays)
     await rolling.succeeds(stays)
     await rolling.wait(3, every_s=1)
 
+    assert answer.status_code == (401 if column == "retired_at_ms" else 200)
     assert rolling.has_it() == [stays]
     assert rolling.believed.state == "soaking"
 
