@@ -151,15 +151,12 @@ class Leading:
         return self._lease.epoch
 
     async def _sweep(self, story: Story, walks: Walks) -> None:
-        known = self._store.rollouts.at_hand(story.number)
-        ban = known.banned if known is not None else ""
         for _ in range(MOST_SLICES):
             walks.fleet, ended = await self._store.read(
                 partial(
                     sweeping.walk,
                     known=story,
                     before=walks.fleet,
-                    ban=ban,
                     now_ms=now_ms(self._world),
                 )
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
-from cloudly.cli.person import By, person
+from cloudly.cli.people import ByOption, user
 from cloudly.cli.release import policy_of
 from cloudly.cli.rollout_plan import plan_of, seconds, share
 
@@ -99,7 +99,7 @@ def create(  # noqa: PLR0913 - one per part of a plan
         int | None, typer.Option(min=1, max=100, help="How often to try to apply.")
     ] = None,
     start: Annotated[bool, typer.Option("--start", help="And start it at once.")] = False,
-    by: By = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -125,7 +125,7 @@ def create(  # noqa: PLR0913 - one per part of a plan
     from cloudly.store.rollouts import listing, making, story
     from interfaces.world import RealWorld, new_id, now_ms
 
-    world, who = RealWorld(), person(by)
+    world, who = RealWorld(), user() if by is None else by
     now = now_ms(world)
 
     def work(db: Any) -> dict[str, Any]:

@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json
-from cloudly.cli.person import By, person
+from cloudly.cli.people import ByOption, Reason, user
 from cloudly.cli.rollout_create import Number, number_of
 
 if TYPE_CHECKING:
     from cloudly.rollouts.counting import Decision
 
-Reason = Annotated[str, typer.Option(help="Kept with the rollout's story.")]
 Note = Annotated[str, typer.Option(help="Kept with the rollout's story.")]
 
 
 def ask_approval(
-    rollout: Number, *, by: By = None, as_json: AsJson = False, data_dir: DataDir = None
+    rollout: Number, *, by: ByOption = None, as_json: AsJson = False, data_dir: DataDir = None
 ) -> None:
     """Ask somebody to approve a draft."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(rollout, lambda one, _: orders.ask_approval(one, by=who), as_json, data_dir)
 
 
@@ -32,14 +31,14 @@ def approve(
     rollout: Number,
     *,
     note: Note = "",
-    by: By = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Say yes to a rollout that waits for approval."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(
         rollout, lambda one, plan: orders.approve(one, plan, by=who, note=note), as_json, data_dir
     )
@@ -49,14 +48,14 @@ def refuse(
     rollout: Number,
     *,
     reason: Reason,
-    by: By = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Say no to a rollout that waits for approval: it is a draft again."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(rollout, lambda one, _: orders.refuse(one, by=who, reason=reason), as_json, data_dir)
 
 
@@ -64,14 +63,14 @@ def approve_phase(
     rollout: Number,
     *,
     note: Note = "",
-    by: By = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Say yes to the phase that it waits for."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(
         rollout,
         lambda one, plan: orders.approve_phase(one, plan, by=who, note=note),
@@ -81,12 +80,12 @@ def approve_phase(
 
 
 def start(
-    rollout: Number, *, by: By = None, as_json: AsJson = False, data_dir: DataDir = None
+    rollout: Number, *, by: ByOption = None, as_json: AsJson = False, data_dir: DataDir = None
 ) -> None:
     """Start it: the first phase opens, and nodes are let in as they check in."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(rollout, lambda one, plan: orders.start(one, plan, by=who), as_json, data_dir)
 
 
@@ -94,14 +93,14 @@ def pause(
     rollout: Number,
     *,
     reason: Reason,
-    by: By = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Let nobody more in; what is in flight goes on."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(rollout, lambda one, _: orders.pause(one, by=who, reason=reason), as_json, data_dir)
 
 
@@ -109,14 +108,14 @@ def resume(
     rollout: Number,
     *,
     reason: Reason = "",
-    by: By = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Go on after a pause; after a halt, with a reason, and the evidence starts afresh."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(rollout, lambda one, _: orders.resume(one, by=who, reason=reason), as_json, data_dir)
 
 
@@ -124,14 +123,14 @@ def halt(
     rollout: Number,
     *,
     reason: Reason,
-    by: By = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Do what the evidence would do."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(rollout, lambda one, _: orders.halt(one, by=who, reason=reason), as_json, data_dir)
 
 
@@ -139,14 +138,14 @@ def roll_back(
     rollout: Number,
     *,
     reason: Reason,
-    by: By = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Turn every node that has the release back to what it ran well before."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(rollout, lambda one, _: orders.roll_back(one, by=who, reason=reason), as_json, data_dir)
 
 
@@ -154,14 +153,14 @@ def abort(
     rollout: Number,
     *,
     reason: Reason,
-    by: By = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """End it here: nobody more gets it, nobody is turned back, and it counts nothing more."""
     from cloudly.rollouts import orders
 
-    who = person(by)
+    who = user() if by is None else by
     ordered(rollout, lambda one, _: orders.abort(one, by=who, reason=reason), as_json, data_dir)
 
 

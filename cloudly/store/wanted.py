@@ -230,6 +230,7 @@ def _in_its_place(db: Connection, of: Order, why: str) -> None:
     if good.release is not None:
         order(db, Order(of.node, good.release, of.policy, of.deployment, of.now_ms))
     else:
+        grants.supersede_node(db, of.node, f"it starts from nothing, and {why}", of.now_ms)
         withdraw(db, of.node)
     _ask_the_operator(db, of.node, f"it starts from nothing, and {why}", of.now_ms)
 

@@ -455,3 +455,25 @@ async def test_a_node_whose_journal_is_closed_is_given_nothing(plane: Plane) -> 
     assert rolling.has_it() == []
     await rolling.beat(rolling.devices[0])
     assert rolling.has_it() == rolling.devices
+
+
+async def test_a_release_that_its_channel_does_not_offer_is_not_given_and_holds_up_nobody(
+    plane: Plane,
+) -> None:
+    rolling = await Rolling.begin(plane, 2, plan())
+    held, free = rolling.devices
+    move(rolling, held, "shop")
+
+    def follow(db: Any) -> int:
+        db.execute(
+            "INSERT INTO channel(name, created_at_ms, approvals, second_person) VALUES('stable',1,0,0)"
+        )
+        return int(db.execute("UPDATE fleet SET channel=1 WHERE name='shop'").rowcount)
+
+    plane.store.write_now(follow)
+    await rolling.all_beat()
+    await rolling.succeeds(free)
+    await rolling.wait(3, every_s=1)
+
+    assert rolling.has_it() == [free]
+    assert rolling.believed.state == "soaking"

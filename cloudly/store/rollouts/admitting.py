@@ -21,7 +21,7 @@ from cloudly.rollouts.admission import may_admit
 from cloudly.rollouts.belief import Rollout, granting
 from cloudly.store import wanted
 from cloudly.store.rollouts import counters, grants
-from cloudly.store.rollouts.candidates import banned, one, question
+from cloudly.store.rollouts.candidates import governed, one, question
 from cloudly.store.rollouts.known import Known, OpenRollouts, Read
 from cloudly.store.rollouts.story import Story, caught_up, recall
 from cloudly.store.sql import Connection
@@ -78,26 +78,25 @@ class CheckIns:
     def _decide(self, db: Connection) -> None:
         """Everybody who asks by now; whoever was decided by another's turn finds nobody left."""
         asking, self._asking = self._asking, []
-        stories: dict[int, tuple[Story, Rollout, str]] = {}
+        stories: dict[int, tuple[Story, Rollout]] = {}
         for each in asking:
             for number in each.rollouts:
                 if number not in stories:
                     stories[number] = self._as_it_is(db, number)
-                story, live, ban = stories[number]
-                phase = _asked(db, each.node, each.at_ms, story, live, ban)
+                story, live = stories[number]
+                phase = _phase_for(db, each.node, each.at_ms, story, live)
                 if phase is not None:
                     self._give(db, each, story, phase)
-                    stories[number] = (story, granting(live), ban)
+                    stories[number] = (story, granting(live))
                     break
-        for number, (_, live, _) in stories.items():
+        for number, (_, live) in stories.items():
             self._rollouts.counted(number, live)
 
-    def _as_it_is(self, db: Connection, number: int) -> tuple[Story, Rollout, str]:
+    def _as_it_is(self, db: Connection, number: int) -> tuple[Story, Rollout]:
         known = self._rollouts.at_hand(number)
         story = recall(db, number) if known is None else caught_up(db, known.story)
-        if story.believed.state != "admitting":
-            return story, story.believed, ""
-        return story, counters.live(db, story), banned(db, story.release)
+        is_open = story.believed.state == "admitting"
+        return story, counters.live(db, story) if is_open else story.believed
 
     def _give(self, db: Connection, asking: Asking, story: Story, phase: int) -> None:
         deployment, actor = self._new_id(), f"rollout/{story.number}"
@@ -114,20 +113,22 @@ class CheckIns:
 
 
 def _likely(db: Connection, node: int, at_ms: int, hopes: list[Known]) -> tuple[int, ...]:
-    """Which of them take the node, by its row as it is committed."""
+    """Which of them take the node, by its rows as they are committed."""
     return tuple(
         each.story.number
         for each in hopes
-        if _asked(db, node, at_ms, each.story, each.live, each.banned) is not None
+        if _phase_for(db, node, at_ms, each.story, each.live) is not None
     )
 
 
-def _asked(  # noqa: PLR0913, PLR0917 - a node, a moment, and all that is known of a rollout
-    db: Connection, node: int, at_ms: int, story: Story, live: Rollout, ban: str
-) -> int | None:
-    """The phase that takes the node now; None: it is not let in."""
-    candidate = one(db, node, question(story, ban, at_ms))
+def _phase_for(db: Connection, node: int, at_ms: int, story: Story, live: Rollout) -> int | None:
+    """The phase that takes the node now; None: it is not let in. Governance is asked last."""
+    asked = question(story, at_ms)
+    candidate = one(db, node, asked)
     if candidate is None:
         return None
     said = may_admit(candidate.view, live, story.plan, at_ms, candidate.standing)
+    if said.admitted:
+        standing = governed(db, candidate, asked)
+        said = may_admit(candidate.view, live, story.plan, at_ms, standing)
     return said.phase if said.admitted else None

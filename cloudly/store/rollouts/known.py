@@ -16,8 +16,8 @@ from typing import Protocol, TypeVar
 from cloudly.rollouts.admission import No, objections
 from cloudly.rollouts.belief import Rollout
 from cloudly.rollouts.selector import NodeView
+from cloudly.store.governance.bans import banned
 from cloudly.store.rollouts import counters
-from cloudly.store.rollouts.candidates import banned
 from cloudly.store.rollouts.story import Story, caught_up, recall
 from cloudly.store.sql import Connection
 from interfaces.world import World

@@ -20,7 +20,7 @@ from cloudly.rollouts.plan import Plan
 from cloudly.rollouts.why import Why, why
 from cloudly.rollouts.words import sentence
 from cloudly.store.rollouts import candidates, counters, story
-from cloudly.store.rollouts.candidates import Question
+from cloudly.store.rollouts.candidates import Question, governed
 from cloudly.store.rollouts.story import Story
 from cloudly.store.sql import Connection
 from interfaces.why import TRIED
@@ -123,9 +123,8 @@ def tried(  # noqa: PLR0913 - a plan, a release, and the moment
     db: Connection, plan: Plan, release: int, *, number: int, salt: str, now_ms: int
 ) -> DryRun:
     """What the plan would do to the fleet as it is; nothing is written. `number`: 0, or of a rollout that there is."""
-    ban = candidates.banned(db, release)
-    asked = Question(release, number, now_ms, plan.dark_after_s, plan.node_deadline_s, ban)
-    nodes = ((each.view, each.standing) for each in _everybody(db, asked))
+    asked = Question(release, number, now_ms, plan.dark_after_s, plan.node_deadline_s)
+    nodes = ((each.view, governed(db, each, asked)) for each in _everybody(db, asked))
     return dry_run(plan, nodes, salt=salt, now_ms=now_ms)
 
 

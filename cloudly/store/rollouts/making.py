@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from cloudly.problems import BadOrder
 from cloudly.rollouts import orders
 from cloudly.rollouts.plan import Plan
+from cloudly.store.governance.bans import must_not_be_banned
 from cloudly.store.releases import untellable
-from cloudly.store.rollouts.candidates import banned
 from cloudly.store.rollouts.story import Story, append, recall
 from cloudly.store.sql import Connection
 from cloudly.store.targets import app_target
@@ -33,9 +32,7 @@ def create(db: Connection, new: NewRollout) -> Story:
     commit, version = db.execute(
         "SELECT commit_id, version FROM release WHERE id=?", (new.release,)
     ).fetchone()
-    why = banned(db, new.release)
-    if why:
-        raise BadOrder(f"release {version} must not run anywhere ({why}); nothing was created")
+    must_not_be_banned(db, new.release)
     try:
         app_target(db, new.release, new.policy, "any", None)
     except ValidationError as problem:

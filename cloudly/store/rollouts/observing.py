@@ -23,9 +23,12 @@ SLACK_MS = 30_000
 GONE = (
     "SELECT {what} FROM rollout_grant g JOIN node n ON n.id=g.node WHERE g.rollout=?1 AND g.outcome IS NULL"
     " AND (n.revoked_at_ms IS NOT NULL OR n.quarantined_at_ms IS NOT NULL OR n.retired_at_ms IS NOT NULL"
-    " OR EXISTS (SELECT 1 FROM pin p WHERE p.release IS DISTINCT FROM ?2 AND (p.until_ms IS NULL OR p.until_ms>?3)"
-    "  AND ((p.scope='node' AND p.scope_id=n.id) OR (p.scope='fleet' AND p.scope_id=n.fleet))))"
+    " OR EXISTS (SELECT 1 FROM pin p WHERE (p.until_ms IS NULL OR p.until_ms>?3)"
+    "  AND coalesce(p.release, n.last_good)<>?2 AND ((p.scope='node' AND p.scope_id=n.id)"
+    "  OR (p.scope='fleet' AND p.scope_id=n.fleet AND NOT EXISTS (SELECT 1 FROM pin o WHERE o.scope='node'"
+    "   AND o.scope_id=n.id AND (o.until_ms IS NULL OR o.until_ms>?3))))))"
 )
+"""A pin as `governance.pins` reads it: a node's own wins, and one without a release holds to what it runs."""
 MOST_NOTES = 100
 """Late outcomes told by one look: each is a fact of its own."""
 

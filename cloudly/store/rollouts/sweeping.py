@@ -16,8 +16,9 @@ from cloudly.rollouts.admission import is_to_come
 from cloudly.rollouts.belief import Rollout
 from cloudly.rollouts.counting import Grant, Sweep, cutoffs
 from cloudly.rollouts.counts import Outcome
+from cloudly.rollouts.plan import Plan
 from cloudly.store.rollouts import counters
-from cloudly.store.rollouts.candidates import question, slice_of
+from cloudly.store.rollouts.candidates import Candidate, Question, governed, question, slice_of
 from cloudly.store.rollouts.observing import SLACK_MS, grant
 from cloudly.store.rollouts.story import Story
 from cloudly.store.sql import Connection
@@ -45,22 +46,32 @@ class Walk:
 
 
 def walk(
-    db: Connection, known: Story, before: Walk | None, ban: str, now_ms: int
+    db: Connection, known: Story, before: Walk | None, now_ms: int
 ) -> tuple[Walk, Sweep | None]:
     """The next slice; the sweep that it ends, if it does."""
     live = counters.live(db, known)
     going = _begun(known, live, before, now_ms)
-    nodes, last = slice_of(db, going.at, SLICE, question(known, ban, now_ms))
+    asked = question(known, now_ms)
+    nodes, last = slice_of(db, going.at, SLICE, asked)
     for each in nodes:
         if going.has_turned and each.node > going.start:
             return _ended(going, 0)
-        if each.is_awaited and is_to_come(each.view, live, known.plan, now_ms, each.standing):
+        if each.is_awaited and _is_to_come(db, each, live, known.plan, asked):
             return _ended(replace(going, at=each.node - 1), 1)
     if last is not None:
         return replace(going, at=last), None
     if going.has_turned or going.start == 0:
         return _ended(going, 0)
     return replace(going, at=0, has_turned=True), None
+
+
+def _is_to_come(
+    db: Connection, node: Candidate, live: Rollout, plan: Plan, asked: Question
+) -> bool:
+    """Governance is asked last: it costs some questions for each node."""
+    if not is_to_come(node.view, live, plan, asked.now_ms, node.standing):
+        return False
+    return is_to_come(node.view, live, plan, asked.now_ms, governed(db, node, asked))
 
 
 def _begun(known: Story, live: Rollout, before: Walk | None, now_ms: int) -> Walk:

@@ -1,8 +1,8 @@
 """A rollback: every node that has the release is ordered back to what it ran well before, a slice at a time.
 
 Rules:
-- What a node ran well before is the newest other release of which its journal proved success; one that must never run
-  there again is passed over. A node without any keeps what it has, and its operator is called.
+- What a node ran well before is the newest other release of which its journal proved success, but for one that is
+  banned or must never run there again. A node without any keeps what it has, and its operator is called.
 - Only nodes whose target is still this release are turned back: an order that somebody gave since stands.
 - A node that is dark gets the order for when it comes back, and nobody waits for it.
 - A walk over the grants begins again when it has ended: a node that was flashed again in the meantime is met once more.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cloudly.store import wanted
+from cloudly.store.governance.bans import banned
 from cloudly.store.rollouts.story import Story, must_lead
 from cloudly.store.sql import Connection, Row
 
@@ -29,7 +30,7 @@ GRANTS = (
 BEFORE = (
     "SELECT p.release FROM deployment p WHERE p.node=?1 AND p.state='succeeded' AND p.release<>?2"
     " AND NOT EXISTS (SELECT 1 FROM never_again a WHERE a.node=p.node AND a.release=p.release)"
-    " ORDER BY p.generation DESC LIMIT 1"
+    " ORDER BY p.generation DESC"
 )
 
 
@@ -100,7 +101,7 @@ def _is_under_way(row: Row, known: Story, now_ms: int) -> bool:
 
 def _back(db: Connection, known: Story, row: Row, now_ms: int, deployment: str) -> None:
     node = row["node"]
-    before = db.execute(BEFORE, (node, known.release)).fetchone()
+    before = _good_before(db, node, known.release)
     if before is None:
         reason = (
             f"rollout {known.number} was rolled back, and there is no release that ran well here before:"
@@ -109,9 +110,14 @@ def _back(db: Connection, known: Story, row: Row, now_ms: int, deployment: str) 
         db.execute("UPDATE node SET needs_operator=? WHERE id=?", (reason, node))
         return
     order = wanted.Order(
-        node, before[0], known.policy, deployment, now_ms, rollout=None, actor=_actor(known)
+        node, before, known.policy, deployment, now_ms, rollout=None, actor=_actor(known)
     )
     wanted.order(db, order)
+
+
+def _good_before(db: Connection, node: int, release: int) -> int | None:
+    rows = db.execute(BEFORE, (node, release)).fetchall()
+    return next((int(row[0]) for row in rows if not banned(db, row[0])), None)
 
 
 def _actor(known: Story) -> str:
