@@ -68,6 +68,7 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
     from cloudly.balena.both import both_sides
     from cloudly.reports import load, waiting_of
     from cloudly.store import reading
+    from cloudly.store.governance.standing import held_by
     from cloudly.views import asks_operator, fence_notice, node_view
     from interfaces.why import lines
     from interfaces.world import RealWorld, now_ms
@@ -88,18 +89,26 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
                 ("transitions", reading.transitions),
             )
         }
+        pinned = store.read_now(lambda db: held_by(db, number, now))
         both = store.read_now(lambda db: both_sides(db, store.devices, dict(row), now))
     view = node_view(dict(row), versions=versions, now_ms=now, every_s=every_s)
     if as_json:
         sides = {
             "supervisor_reported": both.reported and asdict(both.reported),
             "disagreements": both.disagreements,
+            "pinned": pinned,
         }
         print_json({**asdict(view), "reported": load(row["reported"]), **sides, **parts})
         return
     _print_node(view, parts, now)
     _print_supervisor(both.reported, versions, now)
-    for words in (*both.disagreements, *asks_operator(dict(row)), fence_notice(dict(row), now)):
+    held = f"It is pinned {pinned}" if pinned else ""
+    for words in (
+        *both.disagreements,
+        *asks_operator(dict(row)),
+        fence_notice(dict(row), now),
+        held,
+    ):
         if words:
             typer.echo(f"\n{shown(words)}")
     for one in waiting_of(load(row["reported"])):

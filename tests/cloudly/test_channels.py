@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -229,6 +230,28 @@ async def test_every_refusal_has_its_reason(anna: Operator) -> None:
     assert anna.audited() == [
         ("anna", "channel.created", "channel/stable"),
         ("anna", "channel.proposed", "channel/stable"),
+    ]
+
+
+async def test_a_webhook_is_told_what_people_do(anna: Operator) -> None:
+    anna.do(
+        lambda db: (
+            db.execute(
+                "INSERT INTO webhook(name, url, kinds, created_at_ms, disabled_why) VALUES('a','https://a','[]',1,'')"
+            ).rowcount
+        )
+    )
+
+    anna.makes_channel()
+    anna.proposes("1.0.0")
+    anna.bans("1.0.0")
+
+    told = [(row["kind"], json.loads(row["data"])["by"]) for row in anna.plane.rows("outbox")]
+    assert told == [
+        ("channel.created", "anna"),
+        ("channel.proposed", "anna"),
+        ("channel.published", "anna"),
+        ("release.banned", "anna"),
     ]
 
 

@@ -144,6 +144,8 @@ async def test_a_pin_is_set_listed_met_and_lifted(run: Run) -> None:
     assert listed[UUID]["actor"] == pwd.getpwuid(os.getuid()).pw_name
     assert (listed["shops"]["version"], listed["shops"]["until_ms"]) == (None, None)
     assert "what it runs" in run("pin", "list").stdout
+    assert "It is pinned to 1.0.0 by" in run("node", "show", UUID[:8]).stdout
+    assert "with its fleet shops by anna" in run.json("node", "show", OTHER)["pinned"]
     run("unpin", "node", UUID[:8])
     run("unpin", "fleet", "shops")
     assert "Nothing is pinned." in run("pin", "list").stdout

@@ -11,7 +11,7 @@ from cloudly.governance.standing import Follows, Known, refusals, standing
 from cloudly.problems import BadOrder
 from cloudly.rollouts.admission import Standing
 from cloudly.store.governance import bans, pins
-from cloudly.store.sql import Connection
+from cloudly.store.sql import Connection, Row
 
 NODE = (
     "SELECT n.node_id, n.last_good, n.fleet, f.name AS fleet_name, f.channel, c.name AS channel_name, r.version,"
@@ -51,6 +51,16 @@ def own_objection(db: Connection, node: int, release: int, now_ms: int) -> str:
     return objection(in_force(known.own_pin, None, now_ms), release, known.runs)
 
 
+def held_by(db: Connection, node: int, now_ms: int) -> str:
+    """The pin that holds the node now, its own or its fleet's, in words; empty: none does."""
+    row = db.execute(
+        "SELECT n.node_id, n.fleet, f.name AS fleet_name FROM node n JOIN fleet f ON f.id=n.fleet WHERE n.id=?",
+        (node,),
+    ).fetchone()
+    pin = in_force(*_pins(db, node, row), now_ms)
+    return "" if pin is None else pin.words
+
+
 def known_of(db: Connection, node: int, release: int) -> Known:
     """What the rules are asked about."""
     row = db.execute(NODE, (node, release)).fetchone()
@@ -72,11 +82,10 @@ def known_of(db: Connection, node: int, release: int) -> Known:
     )
 
 
-def _pins(db: Connection, node: int, row: dict[str, object]) -> tuple[Pin | None, Pin | None]:
-    fleet = int(str(row["fleet"]))
+def _pins(db: Connection, node: int, row: Row) -> tuple[Pin | None, Pin | None]:
     return (
-        pins.of(db, Scope.NODE, node, str(row["node_id"])),
-        pins.of(db, Scope.FLEET, fleet, str(row["fleet_name"])),
+        pins.of(db, Scope.NODE, node, row["node_id"]),
+        pins.of(db, Scope.FLEET, row["fleet"], row["fleet_name"]),
     )
 
 
@@ -111,21 +120,20 @@ def _ways(
     )
 
 
-def _ran(db: Connection, node: int, row: dict[str, int]) -> int | None:
+def _ran(db: Connection, node: int, row: Row) -> int | None:
     """Where in the channel the node is: by what it runs, else by what of it succeeded there last."""
     if row["ran"] is not None:
-        return row["ran"]
+        return int(row["ran"])
     found = db.execute(RAN, (row["channel"], node)).fetchone()
     return None if found is None else int(found[0])
 
 
 def _floors(db: Connection, channel: int, below: int) -> tuple[Place, ...]:
     return tuple(
-        Place(row[0], row[1], row[2], published=True, withdrawn=row[3] is not None, floor=True)
+        Place(row[0], row[1], row[2], row[3] is not None, row[4] is not None, floor=True)
         for row in db.execute(
-            "SELECT h.seq, h.release, r.version, h.withdrawn_at_ms FROM channel_release h"
-            " JOIN release r ON r.id=h.release WHERE h.channel=? AND h.is_floor=1 AND h.seq<?"
-            " AND h.published_at_ms IS NOT NULL ORDER BY h.seq",
+            "SELECT h.seq, h.release, r.version, h.published_at_ms, h.withdrawn_at_ms FROM channel_release h"
+            " JOIN release r ON r.id=h.release WHERE h.channel=? AND h.is_floor=1 AND h.seq<? ORDER BY h.seq",
             (channel, below),
-        )
+        ).fetchall()
     )
