@@ -13,10 +13,13 @@ from cloudly.rollouts.admission import Standing
 from cloudly.store.governance import bans, pins
 from cloudly.store.sql import Connection, Row
 
-NODE = (
+NODE = (  # noqa: S608 - ours; where nothing was decided, which is nearly always, this one question is all
     "SELECT n.node_id, n.last_good, n.fleet, f.name AS fleet_name, f.channel, c.name AS channel_name, r.version,"
     " (SELECT a.reason FROM never_again a WHERE a.node=n.id AND a.release=r.id) AS never_again,"
     " EXISTS (SELECT 1 FROM never_again a WHERE a.node=n.id AND a.release=r.id) AS refused_here,"
+    f" EXISTS (SELECT 1 FROM ban b WHERE b.digest IN ({bans.DIGESTS.replace('?1', '?2')})) AS is_banned,"
+    " EXISTS (SELECT 1 FROM channel k JOIN channel_release h ON h.channel=k.id AND h.release=r.id"
+    "  JOIN channel_release b ON b.channel=k.id AND b.is_floor=1 AND b.seq<h.seq) AS has_floors,"
     " (SELECT count(*) FROM pin p WHERE (p.scope='node' AND p.scope_id=n.id)"
     "  OR (p.scope='fleet' AND p.scope_id=n.fleet)) AS pins"
     " FROM node n JOIN fleet f ON f.id=n.fleet JOIN release r ON r.id=?2 LEFT JOIN channel c ON c.id=f.channel"
@@ -73,12 +76,12 @@ def known_of(db: Connection, node: int, release: int) -> Known:
         release=release,
         version=row["version"],
         runs=runs,
-        banned=bans.banned(db, release),
+        banned=bans.banned(db, release) if row["is_banned"] else "",
         never_again=(row["never_again"] or "no reason was given") if row["refused_here"] else "",
         own_pin=own_pin,
         fleet_pin=fleet_pin,
         follows=follows,
-        ways=_ways(db, node, runs, release, row["channel"]),
+        ways=_ways(db, node, runs, release, row["channel"]) if row["has_floors"] else (),
     )
 
 
