@@ -127,9 +127,14 @@ def set_aside(home: Path) -> Path:
     return aside
 
 
+def sha256(token: SecretStr) -> str:
+    """What Cloudly keeps of a node token, in hex."""
+    return hashlib.sha256(token.get_secret_value().encode()).hexdigest()
+
+
 def fingerprint(token: SecretStr) -> str:
     """Which token it is, without the token: the first 12 hex digits of its SHA-256."""
-    return hashlib.sha256(token.get_secret_value().encode()).hexdigest()[:12]
+    return sha256(token)[:12]
 
 
 def _replace_durably(path: Path, content: bytes, points: Callable[[str], None]) -> None:

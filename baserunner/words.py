@@ -20,6 +20,7 @@ SENTENCES: dict[str, str] = {
     "register-requested":   "will ask Cloudly to enroll node {node_id} (join token {token_fingerprint})",
     "register-unanswered":  "no answer: {reason}; asks again in {retry_s} s",
     "register-refused":     "Cloudly says no: {reason}",
+    "node-readmitted":      "Cloudly takes the node token of node {node_id} again",
     "enrolled":             "enrolled as node {node_id}, node token generation {token_generation}",
     # heartbeat
     "run-started":          "the agent started, version {agent_version}",

@@ -32,7 +32,7 @@ class NodeView:
     fleet: str
     labels: Mapping[str, str]
     state: str
-    """new, online, late, offline, degraded, needs-operator or revoked."""
+    """new, online, late, offline, degraded, needs-operator, quarantined, revoked or retired."""
     state_detail: str
     last_seen_at_ms: int | None
     release: str | None
@@ -50,6 +50,11 @@ class NodeView:
     update_version: str | None
     progress_percent: int | None
     waiting: tuple[str, ...]
+    token_generation: int | None
+    """Of its node token; None: its agent has not enrolled."""
+    token_since_ms: int | None
+    rotation: str
+    """How far another node token is that it was asked for; empty: it was not."""
 
     @property
     def name(self) -> str:
@@ -89,15 +94,25 @@ def node_view(
         update_version=text(update.get("version")),
         progress_percent=whole(update.get("progress_percent")),
         waiting=waits(reported),
+        token_generation=row["token_generation"],
+        token_since_ms=row["token_since_ms"],
+        rotation=rotation_of(row),
     )
+
+
+def rotation_of(row: Mapping[str, Any]) -> str:
+    if row["next_hash"] is not None:
+        return "the next one is announced, and not used yet"
+    return "asked for another one" if row["rotate_asked_at_ms"] is not None else ""
 
 
 def state_of(
     row: Mapping[str, Any], reported: Mapping[str, Any], *, now_ms: int, every_s: float
 ) -> tuple[str, str]:
     """One word for a node, the most urgent first, and a sentence where there is one."""
-    if row["revoked_at_ms"] is not None:
-        return "revoked", "it may come back with a fresh join token"
+    kept_out = _kept_out(row)
+    if kept_out is not None:
+        return kept_out
     if row["alarm"]:
         return "needs-operator", "two devices speak as this node"
     if row["needs_operator"]:
@@ -109,6 +124,24 @@ def state_of(
     if presence == "online" and isinstance(degraded, list) and degraded:
         return "degraded", text(degraded[0]) or ""
     return presence, ""
+
+
+def _kept_out(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What an operator said of it, which is more than what it says itself."""
+    if row["retired_at_ms"] is not None:
+        return "retired", word_of(row["retirement"])
+    if row["revoked_at_ms"] is not None:
+        return "revoked", "it may come back with a fresh join token, or when it is readmitted"
+    if row["quarantined_at_ms"] is not None:
+        return "quarantined", word_of(row["quarantine"])
+    return None
+
+
+def word_of(document: str | None) -> str:
+    """By whom and why, of an operator's word on a node."""
+    said = load(document)
+    by, reason = text(said.get("by")) or "", text(said.get("reason")) or ""
+    return f"{reason} ({by})" if by else reason
 
 
 def asks_operator(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Laws:
   asking again with the same secret gets the same node token.
 - `asking` means "Cloudly may have heard us". Its step looks into state.json first: the answer may already be there.
 - A refusal is final for the join token that was refused, and for nothing else.
+- A node that was revoked keeps its node token until it asks with another join token: it may be readmitted.
 - A secret that has been enrolled with, by a copy of this disk or before it was restored, is never asked with again.
 - A device that was fenced enrolls as its host's own node, if that is another one, and in a new epoch of its journal.
 
@@ -38,6 +39,7 @@ CHART = Chart(
         Arrow("register-requested",   "backing-off",    "asking"),
         Arrow("token-missing",        "backing-off",    "awaiting-token"),
         Arrow("token-given",          "refused",        "ready"),
+        Arrow("node-readmitted",      "refused",        "enrolled"),
     ),
     waits={
         #                        owner       waits for                          deadline  then                      resume
@@ -46,7 +48,7 @@ CHART = Chart(
         "awaiting-token": Waits("operator", "a join token: set BASEOS_JOIN_TOKEN or run `baserunner enroll`", None, "nothing is done until one is given", "look for a join token again"),
         "asking":         Waits("cloudly",  "an answer to the enrollment",     60.0,     "it is asked again, with the same secret", "state.json may hold the answer; else ask again with the same secret"),
         "backing-off":    Waits("cloudly",  "Cloudly to be reachable",         None,     "it is asked again",      "ask again"),
-        "refused":        Waits("operator", "a fresh join token (`cloudly token create`, then `baserunner enroll` here): the last one was refused", None, "nothing is sent until the token changes", "compare the token with the refused one"),
+        "refused":        Waits("operator", "a fresh join token (`cloudly token create`, then `baserunner enroll` here): the last one was refused", None, "nothing is sent until the token changes, but that a revoked node asks once an hour whether it was readmitted", "compare the token with the refused one"),
     },
     final=frozenset({"enrolled"}),
 )
@@ -55,6 +57,8 @@ CHART = Chart(
 
 SPENT = "enrollment-closed"
 """Cloudly's word for it."""
+REVOKED = "node-revoked"
+"""The same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class Enrollment:
     """Another device speaks as the node that this one was."""
     spent: bool = False
     """The enrollment secret was enrolled with by whoever had it too: it is of no use any more."""
+    revoked: bool = False
+    """An operator refused this node, and may take that back."""
     rejected: str = ""
     """Why this enrollment had to be: what Cloudly said when it no longer took the node token."""
 
@@ -106,10 +112,11 @@ def fold(believed: Enrollment, fact: Fact) -> Enrollment:
                 rejected=values["reason"],
                 token_fingerprint=values["token_fingerprint"],
                 fenced=values.get("code") == "fenced",
+                revoked=values.get("code") == REVOKED,
             )
         case "token-given":
             return replace(believed, asks=0, reason="")
-        case "enrolled":
+        case "enrolled" | "node-readmitted":
             return replace(believed, node_id=values["node_id"], reason="")
         case _:
             return believed

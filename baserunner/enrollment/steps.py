@@ -10,11 +10,26 @@ from pydantic import SecretStr
 from baserunner import __version__
 from baserunner.drive import Happened, Later, Step
 from baserunner.enrollment.machine import Enrollment
-from baserunner.identity import Identity, fingerprint, read_identity, set_aside, write_identity
+from baserunner.identity import (
+    Identity,
+    fingerprint,
+    read_identity,
+    set_aside,
+    sha256,
+    write_identity,
+)
 from baserunner.neighbours.cloudly import Cloudly
 from baserunner.pace import retry_s
-from baserunner.problems import EpochOver, IdentityDamaged, Malformed, Refused, Unreachable
+from baserunner.problems import (
+    EpochOver,
+    IdentityDamaged,
+    Malformed,
+    NeighbourProblem,
+    Refused,
+    Unreachable,
+)
 from interfaces.enrollment import RegisterRequest
+from interfaces.node_token import NodeTokenRequest
 from interfaces.world import World, new_id, new_secret
 from journal.recall import Stream
 
@@ -23,6 +38,8 @@ Outcome = Happened | Later
 
 TOKEN_LOOK_S = 5.0
 """How often to look whether a join token has been given."""
+READMITTED_LOOK_S = 3600.0
+"""How often a revoked node asks whether it was readmitted: an operator who waits can give it a join token instead."""
 REFUSALS = frozenset(
     {"token-unknown", "token-expired", "token-revoked", "token-used-up", "enrollment-closed"}
 )
@@ -54,6 +71,8 @@ class EnrollmentSteps:
         self._epoch = epoch
         self._hostname = hostname
         self._points = points
+        self._ask_again_at: float | None = None
+        """By the monotonic clock; None: it was not revoked in this run."""
 
     @property
     def steps(self) -> Mapping[str, Step[Enrollment]]:
@@ -108,9 +127,33 @@ class EnrollmentSteps:
 
     async def refused(self, attempt: Attempt) -> Outcome:
         token = self._join_token()
-        if token is None or fingerprint(token) == attempt.believed.token_fingerprint:
-            return Later(TOKEN_LOOK_S, attempt.believed.reason)
-        return Happened("token-given", {"token_fingerprint": fingerprint(token)})
+        if token is not None and fingerprint(token) != attempt.believed.token_fingerprint:
+            return Happened("token-given", {"token_fingerprint": fingerprint(token)})
+        if attempt.believed.revoked and await self._is_readmitted():
+            return Happened("node-readmitted", {"node_id": attempt.believed.node_id})
+        return Later(TOKEN_LOOK_S, attempt.believed.reason)
+
+    async def _is_readmitted(self) -> bool:
+        """Whether Cloudly takes the node token again; asked now and then. Announcing the same one changes nothing."""
+        now = self._world.monotonic()
+        if self._ask_again_at is None:
+            self._ask_again_at = now + READMITTED_LOOK_S
+        if now < self._ask_again_at:
+            return False
+        self._ask_again_at = now + READMITTED_LOOK_S
+        identity = read_identity(self._home)
+        if identity is None or identity.node_token is None:
+            return False
+        request = NodeTokenRequest(
+            node_id=identity.node_id,
+            token_hash=sha256(identity.node_token),
+            generation=max(identity.token_generation, 1),
+        )
+        try:
+            await self._cloudly.announce(request, identity.node_token)
+        except NeighbourProblem:
+            return False
+        return True
 
     async def asking(self, attempt: Attempt) -> Outcome:  # noqa: PLR0911 - every answer has its own fact
         identity = read_identity(self._home)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from pydantic import SecretStr
 
 from baserunner import spare_tokens
 from baserunner.drive import Happened, Later, Step
-from baserunner.identity import Identity, fingerprint, read_identity, write_identity
+from baserunner.identity import Identity, fingerprint, read_identity, sha256, write_identity
 from baserunner.neighbours.cloudly import Cloudly
 from baserunner.problems import Malformed, Refused, Unreachable
 from baserunner.token_rotation.machine import Rotation
@@ -79,11 +78,16 @@ class RotationSteps:
         identity, believed = read_identity(self._home), attempt.believed
         if _is_in_use(identity, believed):  # a refusal of the old one was faster
             return Happened("token-announced")
-        if identity is None or identity.node_token is None or not _is_next(identity, believed):
+        if (
+            identity is None
+            or identity.node_token is None
+            or identity.next_token is None
+            or not _is_next(identity, believed)
+        ):
             return Happened("rotation-dropped", {"reason": NOT_OURS})
         request = NodeTokenRequest(
             node_id=identity.node_id,
-            token_hash=_sha256(identity.next_token),
+            token_hash=sha256(identity.next_token),
             generation=believed.generation,
         )
         try:
@@ -131,8 +135,3 @@ def _is_in_use(identity: Identity | None, believed: Rotation) -> bool:
 
 def _named(token: SecretStr | None) -> str | None:
     return None if token is None else fingerprint(token)
-
-
-def _sha256(token: SecretStr | None) -> str:
-    assert token is not None  # noqa: S101 - it is the next one
-    return hashlib.sha256(token.get_secret_value().encode()).hexdigest()

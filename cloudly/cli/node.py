@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloudly.cli import node_journal, node_list, node_logs, node_words
+from cloudly.cli import (
+    node_journal,
+    node_list,
+    node_logs,
+    node_rotate,
+    node_standing,
+    node_words,
+)
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of, shown
 from cloudly.cli.diagnose import diagnose
 from cloudly.cli.node_journal import NodeArgument
@@ -25,6 +32,12 @@ app.command("verify-journal")(node_journal.verify_journal)
 app.command()(diagnose)
 app.command()(node_logs.logs)
 app.command()(node_words.label)
+app.command()(node_rotate.rotate)
+app.command()(node_standing.quarantine)
+app.command("lift-quarantine")(node_standing.lift_quarantine)
+app.command()(node_standing.revoke)
+app.command()(node_standing.retire)
+app.command()(node_standing.readmit)
 
 
 @app.command("list")
@@ -32,6 +45,7 @@ def list_(
     *,
     select: node_list.Select = None,
     limit: node_list.Limit = 500,
+    retired: Annotated[bool, typer.Option("--retired", help="The retired ones too.")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -44,7 +58,9 @@ def list_(
     now, every_s = now_ms(RealWorld()), settings_of(data_dir).heartbeat_every_s
     with opened(data_dir) as store:
         versions = store.read_now(reading.versions)
-        rows = node_list.rows_of(store, select, limit=limit, now_ms=now, every_s=every_s)
+        rows = node_list.rows_of(
+            store, select, limit=limit, now_ms=now, every_s=every_s, retired=retired
+        )
     views = [node_view(dict(row), versions=versions, now_ms=now, every_s=every_s) for row in rows]
     if as_json:
         print_json([asdict(view) for view in views])
@@ -118,18 +134,6 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
 
 
 @app.command()
-def revoke(node: NodeArgument, *, data_dir: DataDir = None) -> None:
-    """Its credentials are refused from now on; a fresh join token brings it back."""
-    from cloudly.store import nodes, reading
-    from interfaces.world import RealWorld, now_ms
-
-    with opened(data_dir) as store:
-        row = store.read_now(lambda db: reading.find(db, node))
-        store.write_now(lambda db: nodes.revoke(db, row["id"], now_ms=now_ms(RealWorld())))
-    typer.echo(f"node {row['node_id']} is revoked")
-
-
-@app.command()
 def acknowledge(node: NodeArgument, *, data_dir: DataDir = None) -> None:
     """Say that two devices with one identity are settled; the alarm comes again if they are not."""
     from cloudly.store import reading, voices
@@ -155,6 +159,7 @@ def _print_node(view: NodeView, parts: dict[str, list[dict[str, Any]]], now: int
         ("state", f"{view.state} {view.state_detail}".strip()),
         ("last seen", ago(view.last_seen_at_ms, now)),
         ("agent", view.agent_version),
+        ("node token", token_of(view, now)),
         ("release", view.release_version or short(view.release)),
         (
             "wanted",
@@ -218,6 +223,15 @@ def update_of(view: NodeView) -> str | None:
         return f"{turned}{view.deployment_state}" if view.deployment_state else None
     progress = "" if view.progress_percent is None else f" {view.progress_percent} %"
     return f"{view.update_state}{progress}"
+
+
+def token_of(view: NodeView, now: int) -> str | None:
+    from cloudly.views import ago
+
+    if view.token_generation is None:
+        return None
+    since = f"generation {view.token_generation}, since {ago(view.token_since_ms, now)}"
+    return f"{since}; {view.rotation}" if view.rotation else since
 
 
 def short(commit: str | None) -> str | None:

@@ -20,14 +20,20 @@ Select = Annotated[
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many to show.")]
 
 
-def rows_of(
-    store: Store, select: str | None, *, limit: int, now_ms: int, every_s: float
+def rows_of(  # noqa: PLR0913 - which, how many, and as of when
+    store: Store,
+    select: str | None,
+    *,
+    limit: int,
+    now_ms: int,
+    every_s: float,
+    retired: bool = False,
 ) -> list[Row]:
     """At most so many. Says so on stderr where there are more. Raises BadSelector."""
     from cloudly.store import reading
 
     if select is None:
-        rows = store.read_now(lambda db: reading.nodes(db, limit=limit + 1))
+        rows = store.read_now(lambda db: reading.nodes(db, limit=limit + 1, retired=retired))
     else:
         rows = _selected(store, select, limit=limit + 1, now_ms=now_ms, every_s=every_s)
     if len(rows) > limit:

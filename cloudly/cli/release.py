@@ -82,6 +82,7 @@ def set_(  # noqa: PLR0913 - options of a command
     again: Annotated[
         bool, typer.Option("--again", help="Even if it is set already, or needed a rollback there.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also on nodes in quarantine.")] = False,
     by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -101,7 +102,7 @@ def set_(  # noqa: PLR0913 - options of a command
     who = by_now(by).person
     with opened(data_dir) as store:
         done = store.write_now(
-            lambda db: apply(db, new, policy, node, again=again, fleet=fleet, by=who)
+            lambda db: apply(db, new, policy, node, again=again, fleet=fleet, force=force, by=who)
         )
     if as_json:
         print_json(done)
@@ -160,6 +161,7 @@ def apply(  # noqa: PLR0913 - whom, what, how
     *,
     again: bool,
     fleet: str | None = None,
+    force: bool = False,
     by: str = "",
 ) -> list[dict[str, object]]:
     """One transaction: define, or find by version or commit, and order for one node, a fleet, or all of them.
@@ -188,7 +190,10 @@ def apply(  # noqa: PLR0913 - whom, what, how
         deployment = new_id(world)
         order = wanted.Order(number, release, document, deployment, now, actor=by)
         try:
-            generation, why = wanted.set_release(db, order, again=again), "has it already"
+            generation, why = (
+                wanted.set_release(db, order, again=again, force=force),
+                "has it already",
+            )
         except BadOrder as problem:
             if node is not None:
                 raise
@@ -215,7 +220,8 @@ def _fleets_want(
         (row["id"], row["node_id"])
         for one in meant
         for row in db.execute(
-            "SELECT id, node_id FROM node WHERE fleet=? ORDER BY id", (one["id"],)
+            "SELECT id, node_id FROM node WHERE fleet=? AND retired_at_ms IS NULL ORDER BY id",
+            (one["id"],),
         )
     ]
 

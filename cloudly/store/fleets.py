@@ -15,7 +15,7 @@ from typing import Any
 
 from cloudly.governance.pins import Scope
 from cloudly.problems import BadOrder
-from cloudly.store import audit, releases
+from cloudly.store import audit, node_standing, releases
 from cloudly.store.audit import By
 from cloudly.store.governance import pins
 from cloudly.store.governance.following import wanted_by
@@ -27,9 +27,9 @@ from cloudly.store.wanted import Order, set_release
 FLEETS = (
     "SELECT f.id, f.name, f.created_at_ms, f.release, f.policy, r.version, r.commit_id,"
     " (SELECT c.name FROM channel c WHERE c.id=f.channel) channel,"
-    " (SELECT count(*) FROM node n WHERE n.fleet=f.id) nodes,"
+    " (SELECT count(*) FROM node n WHERE n.fleet=f.id AND n.retired_at_ms IS NULL) nodes,"
     " (SELECT count(*) FROM node n JOIN desired d ON d.node=n.id JOIN deployment p ON p.deployment=d.deployment"
-    "  WHERE n.fleet=f.id AND p.release=f.release AND p.state='succeeded') succeeded"
+    "  WHERE n.fleet=f.id AND p.release=f.release AND p.state='succeeded' AND n.retired_at_ms IS NULL) succeeded"
     " FROM fleet f LEFT JOIN release r ON r.id=f.release"
 )
 
@@ -103,7 +103,10 @@ def move(  # noqa: PLR0913 - whom, where to, who says so
     now_ms: int,
     by: By | None = None,
 ) -> Moved:
-    """Into that fleet, and to what it wants of new nodes. Raises BadOrder when the node may not have that."""
+    """Into that fleet, and to what it wants of new nodes; one in quarantine keeps what it has.
+
+    Raises BadOrder when the node may not have that, and when it is retired.
+    """
     node_id = db.execute("SELECT node_id FROM node WHERE id=?", (node,)).fetchone()[0]
     moved = db.execute(
         "UPDATE node SET fleet=?1 WHERE id=?2 AND fleet<>?1", (fleet["id"], node)
@@ -115,6 +118,8 @@ def move(  # noqa: PLR0913 - whom, where to, who says so
     wants = wanted_by(db, fleet["id"], now_ms)
     if wants is None:
         return Moved(None, "its fleet wants no release: it keeps what it has")
+    if node_standing.is_quarantined(db, node):
+        return Moved(None, "it is in quarantine: it keeps what it has")
     pinned = own_objection(db, node, wants.release, now_ms)
     if pinned:
         return Moved(None, f"it keeps what it has: it is pinned {pinned}")
@@ -125,7 +130,7 @@ def move(  # noqa: PLR0913 - whom, where to, who says so
 
 
 def remove(db: Connection, fleet: Row, *, by: By | None = None) -> None:
-    """An empty one. Raises BadOrder."""
+    """An empty one; nodes that retired from it go to the first. Raises BadOrder."""
     if fleet["nodes"]:
         raise BadOrder(f"{fleet['nodes']} nodes are in fleet {fleet['name']!r}: move them first")
     tokens = db.execute(
@@ -140,6 +145,7 @@ def remove(db: Connection, fleet: Row, *, by: By | None = None) -> None:
         raise BadOrder("the first fleet is where nodes are that nobody put elsewhere: it stays")
     pins.forget(db, Scope.FLEET, fleet["id"])
     db.execute("UPDATE join_token SET fleet=1 WHERE fleet=?", (fleet["id"],))
+    db.execute("UPDATE node SET fleet=1 WHERE fleet=?", (fleet["id"],))
     db.execute("DELETE FROM fleet WHERE id=?", (fleet["id"],))
     if by is not None:
         audit.note(db, by, "fleet.removed", f"fleet/{fleet['name']}")

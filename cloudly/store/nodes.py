@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cloudly.problems import Refused
 from cloudly.rotation import TokenAge
-from cloudly.store import heads, outbox, voices
+from cloudly.store import heads, voices
 from cloudly.store.heads import Heads
 from cloudly.store.sql import Connection, Row
 from cloudly.tokens import fingerprint
@@ -123,12 +123,6 @@ def authenticate_device(db: Connection, key: str) -> tuple[int, str]:
     if row[2] is not None:
         raise Refused("node-revoked")
     return int(row[0]), str(row[1])
-
-
-def revoke(db: Connection, node: int, *, now_ms: int) -> None:
-    """Its credentials are refused from now on."""
-    db.execute("UPDATE node SET revoked_at_ms=? WHERE id=?", (now_ms, node))
-    outbox.tell_of_node(db, "node.revoked", node, {}, now_ms)
 
 
 def last(db: Connection, node: int) -> voices.Last:

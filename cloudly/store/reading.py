@@ -9,7 +9,8 @@ from cloudly.store.sql import Connection, Row
 
 NODES = (
     "SELECT n.id, n.node_id, n.hostname, n.device_type, n.agent_version, n.created_at_ms, n.revoked_at_ms,"
-    " n.labels,"
+    " n.labels, n.quarantined_at_ms, n.quarantine, n.retired_at_ms, n.retirement, c.generation AS token_generation,"
+    " coalesce(c.rotated_at_ms, c.enrolled_at_ms) AS token_since_ms, c.rotate_asked_at_ms, c.next_hash,"
     " n.needs_operator, (SELECT name FROM fleet WHERE id=n.fleet) AS fleet, l.last_seen_at_ms, l.observed_generation,"
     " s.reported, d.generation,"
     " p.deployment, p.state AS deployment_state, p.closed AS deployment_closed, p.rollback_of,"
@@ -20,14 +21,15 @@ NODES = (
     " FROM node n LEFT JOIN node_live l ON l.node=n.id LEFT JOIN node_status s ON s.node=n.id"
     " LEFT JOIN desired d ON d.node=n.id LEFT JOIN deployment p ON p.deployment=d.deployment"
     " LEFT JOIN release r ON r.id=p.release LEFT JOIN release g ON g.id=n.last_good"
-    " LEFT JOIN fence f ON f.node=n.id"
+    " LEFT JOIN fence f ON f.node=n.id LEFT JOIN credential c ON c.node=n.id"
 )
 SHORTEST_PREFIX = 4
 
 
-def nodes(db: Connection, *, limit: int = 500) -> list[Row]:
-    """The newest nodes first."""
-    return db.execute(f"{NODES} ORDER BY n.id DESC LIMIT ?", (limit,)).fetchall()
+def nodes(db: Connection, *, limit: int = 500, retired: bool = False) -> list[Row]:
+    """The newest nodes first. `retired`: those too."""
+    which = "" if retired else " WHERE n.retired_at_ms IS NULL"
+    return db.execute(f"{NODES}{which} ORDER BY n.id DESC LIMIT ?", (limit,)).fetchall()
 
 
 def nodes_of(db: Connection, numbers: Sequence[int]) -> list[Row]:
@@ -42,15 +44,19 @@ def node(db: Connection, node_id: str) -> Row | None:
 
 
 def find(db: Connection, wanted: str) -> Row:
-    """A node by its id, a prefix of it, or its host name. Raises BadOrder when none or several are meant."""
+    """A node by its id, a prefix of it, or its host name. Raises BadOrder when none or several are meant.
+
+    A retired node is meant only where no other is: what took its place may have its name.
+    """
     exact = node(db, wanted)
     if exact is not None:
         return exact
     prefix = wanted if len(wanted) >= SHORTEST_PREFIX else ""
-    found = db.execute(
-        f"{NODES} WHERE n.hostname=?1 OR (?2<>'' AND substr(n.node_id, 1, length(?2))=?2) LIMIT 2",
-        (wanted, prefix),
-    ).fetchall()
+    named = "(n.hostname=?1 OR (?2<>'' AND substr(n.node_id, 1, length(?2))=?2))"
+    found: list[Row] = []
+    for which in ("n.retired_at_ms IS NULL", "n.retired_at_ms IS NOT NULL"):
+        asked = f"{NODES} WHERE {named} AND {which} LIMIT 2"
+        found = found or db.execute(asked, (wanted, prefix)).fetchall()
     if not found:
         raise BadOrder(f"there is no node {wanted!r}: `cloudly node list` shows them")
     if len(found) > 1:
@@ -62,7 +68,8 @@ def find(db: Connection, wanted: str) -> Row:
 
 
 def count_nodes(db: Connection) -> int:
-    return int(db.execute("SELECT count(*) FROM node").fetchone()[0])
+    """Without those that are retired."""
+    return int(db.execute("SELECT count(*) FROM node WHERE retired_at_ms IS NULL").fetchone()[0])
 
 
 def versions(db: Connection) -> dict[str, str]:
@@ -74,7 +81,7 @@ def releases(db: Connection) -> list[Row]:
     return db.execute(
         "SELECT r.commit_id, r.version, r.created_at_ms,"
         " (SELECT count(*) FROM desired d JOIN deployment p ON p.deployment=d.deployment"
-        "  WHERE p.release=r.id) wanted_by,"
+        "  JOIN node n ON n.id=d.node WHERE p.release=r.id AND n.retired_at_ms IS NULL) wanted_by,"
         " (SELECT count(*) FROM deployment p WHERE p.release=r.id AND p.state='succeeded') succeeded,"
         " (SELECT count(*) FROM never_again a WHERE a.release=r.id) never_again,"
         " (SELECT json_group_object(s.name, i.image) FROM release_service i JOIN service s ON s.id=i.service"

@@ -26,6 +26,18 @@ def ask(db: Connection, nodes: Iterable[int], *, now_ms: int) -> int:
     )
 
 
+def may_rotate(db: Connection, fleet: int | None) -> list[int]:
+    """All nodes with a node token that is taken, of that fleet or of each."""
+    return [
+        row[0]
+        for row in db.execute(
+            "SELECT n.id FROM credential c JOIN node n ON n.id=c.node WHERE n.revoked_at_ms IS NULL"
+            " AND n.retired_at_ms IS NULL AND n.fleet=coalesce(CAST(? AS BIGINT), n.fleet) ORDER BY n.id",
+            (fleet,),
+        ).fetchall()
+    ]
+
+
 def announce(db: Connection, node: int, *, presented: bytes, following: bytes) -> int:
     """Keep the hash of the token that is to follow the presented one; which generation it will be.
 

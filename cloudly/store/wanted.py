@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cloudly.deployments import ORDERED
 from cloudly.governance.standing import refusals
 from cloudly.problems import BadOrder
-from cloudly.store import outbox
+from cloudly.store import node_standing, outbox
 from cloudly.store.governance import following
 from cloudly.store.governance.bans import banned
 from cloudly.store.governance.standing import standing_of
@@ -135,11 +135,13 @@ def overtake(db: Connection, node: int, *, observed: int, deployment: str, now_m
     _ask_the_operator(db, node, RESTORED, now_ms)
 
 
-def set_release(db: Connection, new: Order, *, again: bool) -> int | None:
-    """The operator's order; None when the node has it already.
+def set_release(db: Connection, new: Order, *, again: bool, force: bool = False) -> int | None:
+    """The operator's order; None when the node has it already. `force`: also in quarantine.
 
-    Raises BadOrder for a release that it may not have, and for one that could not be told to it.
+    Raises BadOrder for a release that it may not have, for one that could not be told to it, and for a node that gets
+    no orders.
     """
+    node_standing.must_take_orders(db, new.node, force=force)
     stands = standing_of(db, new.node, new.release, new.now_ms)
     if stands.banned:
         raise BadOrder(stands.banned)

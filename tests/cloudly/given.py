@@ -99,6 +99,7 @@ class Plane:
         node: str | None = None,
         *,
         again: bool = False,
+        force: bool = False,
         labels: dict[str, dict[str, str]] | None = None,
     ) -> Any:
         """Define a release and order it; returns the deployment id (of the first node)."""
@@ -109,9 +110,9 @@ class Plane:
             labels=labels or {"main": {"io.balena.features.supervisor-api": "1"}},
         )
         done = self.store.write_now(
-            lambda db: set_release(db, new, UpdatePolicy(), node, again=again)
+            lambda db: set_release(db, new, UpdatePolicy(), node, again=again, force=force)
         )
-        return done[0].get("deployment") if done else None
+        return next((one["deployment"] for one in done if "deployment" in one), None)
 
     def device(self, node_id: str = UUID, **options: Any) -> Device:
         return Device(self, node_id, secret=new_secret(self.world), **options)

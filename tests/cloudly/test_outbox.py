@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cloudly.store import nodes, outbox
+from cloudly.store import node_standing, outbox
 from cloudly.store.sql import Connection
 from tests.cloudly.given import Plane
 
@@ -50,7 +50,7 @@ async def test_an_enrollment_and_a_revocation_are_told_once_each(plane: Plane) -
     await device.ask(token)  # its answer was lost: the same enrollment
 
     number = plane.node()["id"]
-    plane.store.write_now(lambda db: nodes.revoke(db, number, now_ms=5))
+    plane.store.write_now(lambda db: node_standing.revoke(db, number, 5))
 
     assert kinds(plane) == ["node.enrolled", "node.revoked"]
     _, enrolled = told(plane)[0]

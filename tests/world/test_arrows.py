@@ -9,10 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from baserunner.enrollment.steps import READMITTED_LOOK_S
 from baserunner.identity import read_identity, write_identity
 from baserunner.machines import MACHINES
 from baserunner.orders import OrderKind
 from baserunner.spare_tokens import without_next
+from cloudly.store import node_standing
 from interfaces.desired import UpdatePolicy
 from journal.chart import Arrow, Chart
 from journal.reader import open_reader
@@ -121,6 +123,21 @@ async def the_node_is_revoked(place: Place) -> None:
     await place.until_state("enrollment/2", "refused")
     place.give_token(place.make_token())
     await place.until_state("enrollment/2", "enrolled")
+
+
+@takes(
+    enrollment="node-readmitted",
+)
+async def the_node_is_revoked_and_readmitted(place: Place) -> None:
+    await place.enrolled()
+    place.revoke_node()
+    await place.until_state("enrollment/2", "refused")
+    await place.world.sleep(2 * READMITTED_LOOK_S)
+    assert place.state("enrollment/2") == "refused"
+    node = place.node_number()
+    place.store.write_now(lambda db: node_standing.readmit(db, node))
+    await place.until_state("enrollment/2", "enrolled", within_s=2 * READMITTED_LOOK_S)
+    await place.until_state("heartbeat/2", "resting")
 
 
 @takes(

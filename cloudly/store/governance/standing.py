@@ -13,7 +13,7 @@ from cloudly.rollouts.admission import Standing
 from cloudly.store.governance import bans, pins
 from cloudly.store.sql import Connection, Row
 
-NODE = (  # noqa: S608 - ours; where nothing was decided, which is nearly always, this one question is all
+NODE = (
     "SELECT n.node_id, n.last_good, n.fleet, f.name AS fleet_name, f.channel, c.name AS channel_name, r.version,"
     " (SELECT a.reason FROM never_again a WHERE a.node=n.id AND a.release=r.id) AS never_again,"
     " EXISTS (SELECT 1 FROM never_again a WHERE a.node=n.id AND a.release=r.id) AS refused_here,"
@@ -23,7 +23,7 @@ NODE = (  # noqa: S608 - ours; where nothing was decided, which is nearly always
     " (SELECT count(*) FROM pin p WHERE (p.scope='node' AND p.scope_id=n.id)"
     "  OR (p.scope='fleet' AND p.scope_id=n.fleet)) AS pins"
     " FROM node n JOIN fleet f ON f.id=n.fleet JOIN release r ON r.id=?2 LEFT JOIN channel c ON c.id=f.channel"
-    " WHERE n.id=?1"
+    " WHERE n.id=?1"  # noqa: S608 - ours
 )
 RAN = (
     "SELECT h.seq FROM deployment p JOIN channel_release h ON h.channel=?1 AND h.release=p.release"

@@ -1,0 +1,121 @@
+"""How a node stands with its operator: let in, in quarantine, revoked, or retired.
+
+Rules:
+- In quarantine it keeps its credentials, and its journal is taken; its desired state stays as it is, and it gets no new
+  order but one that an operator forces. What is under way there may end, also by the rollback that Cloudly owes it.
+- Revoked and retired nodes are refused, their agent and their Supervisor. A retired one is in no list and no count that
+  does not ask for it; its story is kept.
+- What was refused comes back when an operator readmits it, or lets it in with a fresh join token. It is in quarantine
+  still, if it was.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from cloudly.problems import BadOrder
+from cloudly.store import outbox
+from cloudly.store.sql import Connection, Row
+from cloudly.views import word_of
+from interfaces.why import when
+
+MOST = 500
+"""Characters of a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """An operator's word on a node."""
+
+    by: str
+    reason: str
+    at_ms: int
+
+    def document(self) -> str:
+        return json.dumps({"by": self.by, "reason": self.reason}, ensure_ascii=False)
+
+
+def quarantine(db: Connection, node: int, word: Word) -> None:
+    """Raises BadOrder when it is in quarantine already: the first reason stays."""
+    row = _row(db, node)
+    if row["quarantined_at_ms"] is not None:
+        raise BadOrder(
+            f"it is in quarantine since {when(row['quarantined_at_ms'])}: {word_of(row['quarantine'])}"
+        )
+    _must_have_a_reason(word)
+    db.execute(
+        "UPDATE node SET quarantined_at_ms=?, quarantine=? WHERE id=?",
+        (word.at_ms, word.document(), node),
+    )
+    outbox.tell_of_node(db, "node.quarantined", node, {"why": word.reason}, word.at_ms)
+
+
+def lift_quarantine(db: Connection, node: int) -> None:
+    """Raises BadOrder when it is in none."""
+    if _row(db, node)["quarantined_at_ms"] is None:
+        raise BadOrder("it is in no quarantine")
+    db.execute("UPDATE node SET quarantined_at_ms=NULL, quarantine=NULL WHERE id=?", (node,))
+
+
+def revoke(db: Connection, node: int, now_ms: int) -> None:
+    db.execute("UPDATE node SET revoked_at_ms=? WHERE id=?", (now_ms, node))
+    outbox.tell_of_node(db, "node.revoked", node, {}, now_ms)
+
+
+def retire(db: Connection, node: int, word: Word) -> None:
+    """Raises BadOrder when it is retired already."""
+    row = _row(db, node)
+    if row["retired_at_ms"] is not None:
+        raise BadOrder(
+            f"it is retired since {when(row['retired_at_ms'])}: {word_of(row['retirement'])}"
+        )
+    _must_have_a_reason(word)
+    db.execute(
+        "UPDATE node SET retired_at_ms=?, retirement=? WHERE id=?",
+        (word.at_ms, word.document(), node),
+    )
+    outbox.tell_of_node(db, "node.retired", node, {"why": word.reason}, word.at_ms)
+
+
+def readmit(db: Connection, node: int) -> None:
+    """Its credentials are taken again. Raises BadOrder when they are."""
+    row = _row(db, node)
+    if row["revoked_at_ms"] is None and row["retired_at_ms"] is None:
+        raise BadOrder("it is neither revoked nor retired")
+    db.execute(
+        "UPDATE node SET revoked_at_ms=NULL, retired_at_ms=NULL, retirement=NULL WHERE id=?",
+        (node,),
+    )
+
+
+def is_quarantined(db: Connection, node: int) -> bool:
+    return _row(db, node)["quarantined_at_ms"] is not None
+
+
+def must_take_orders(db: Connection, node: int, *, force: bool = False) -> None:
+    """Raises BadOrder for a node that gets no new order. `force`: also in quarantine."""
+    row = _row(db, node)
+    if row["retired_at_ms"] is not None:
+        raise BadOrder("it is retired: `cloudly node readmit` brings it back")
+    if row["quarantined_at_ms"] is not None and not force:
+        raise BadOrder(
+            f"it is in quarantine: {word_of(row['quarantine'])};"
+            " to give it an order nevertheless, say --force"
+        )
+
+
+def _row(db: Connection, node: int) -> Row:
+    row: Row = db.execute(
+        "SELECT revoked_at_ms, quarantined_at_ms, quarantine, retired_at_ms, retirement"
+        " FROM node WHERE id=?",
+        (node,),
+    ).fetchone()
+    return row
+
+
+def _must_have_a_reason(word: Word) -> None:
+    if not word.reason.strip():
+        raise BadOrder("a reason is missing: somebody will ask for it")
+    if len(word.reason) > MOST or len(word.by) > MOST:
+        raise BadOrder(f"a reason, and a name, are at most {MOST} characters")
