@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudly.problems import BadOrder
-
 if TYPE_CHECKING:
     from interfaces.join_code import JoinCode
 
@@ -22,6 +20,8 @@ SCALE = 8
 
 def check_file(file: Path) -> None:
     """Whether a code can be written there, before a token is made for it. Raises BadOrder."""
+    from cloudly.problems import BadOrder
+
     if file.suffix.lower() not in KINDS:
         raise BadOrder(f"{file} is no picture that can be made: name it .svg or .png")
     if not file.parent.is_dir():
@@ -31,6 +31,8 @@ def check_file(file: Path) -> None:
 def draw(code: JoinCode) -> None:
     """On the terminal. Its letters are blocks, so it is said where they cannot be printed. Raises BadOrder."""
     import segno
+
+    from cloudly.problems import BadOrder
 
     drawing = io.StringIO()
     segno.make_qr(code.text()).terminal(drawing, compact=True)

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -40,6 +41,7 @@ async def test_canaries_are_found_nowhere_but_in_the_answers_that_hand_them_out(
             "canary0device0key0canary0device0",
         )
         registered = await device.ask(join_token)
+        following = "bnt_canary0following0canary0following0canary0"
         received = [
             await plane.client.post(
                 "/device/register", json={"uuid": UUID, "api_key": key}, headers=bearer(join_token)
@@ -59,6 +61,11 @@ async def test_canaries_are_found_nowhere_but_in_the_answers_that_hand_them_out(
             await plane.client.patch(
                 "/device/v3/state", json={UUID: {"api_secret": key}}, headers=bearer(key)
             ),
+            await device.announce(following),
+            await device.announce(following, token_hash=following),
+            await device.announce(device.token),
+            await replace(device, token=following).beat(),
+            await device.beat(),
             await plane.client.get("/"),
             await plane.client.get(f"/nodes/{UUID}"),
             await plane.client.get(f"/{join_token}"),
@@ -74,7 +81,7 @@ async def test_canaries_are_found_nowhere_but_in_the_answers_that_hand_them_out(
         device.token.encode() in registered.content
     )  # the search works where it must find something
     assert b"refused" in logged  # and something was logged
-    for secret in (join_token, device.secret, device.token, key):
+    for secret in (join_token, device.secret, device.token, following, key):
         for form in forms(secret):
             assert form not in logged, secret
             assert form not in stored, secret

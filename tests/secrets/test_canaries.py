@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 ALLOWED = {
     "node token": {"data/baseos/state.json"},
+    "former node token": {"data/baseos/state.json"},
     "enrollment secret": {"data/baseos/state.json"},
     "join token": {"secrets/join-token"},
     "Supervisor key": set(),
@@ -87,6 +88,7 @@ def left_behind(stage: Stage) -> Iterator[tuple[str, bytes]]:
         ["cloudly", "node", "show", stage.uuid, "--json"],
         ["cloudly", "node", "logs", stage.uuid, "--json"],
         ["cloudly", "token", "list", "--json"],
+        ["cloudly", "token", "show", "1", "--json"],
     ):
         yield command(stage, words, **cloudly)
     for name, process in stage.running.items():
@@ -104,7 +106,17 @@ async def a_story(stage: Stage) -> str:
     await until(stage, lambda: json.loads(ask_status(stage))["enrollment"] == "enrolled")
     _set_release(stage, "1.0.0")
     await until(stage, lambda: json.loads(ask_status(stage))["update_state"] == "succeeded")
+    stage.ask(["cloudly", "node", "rotate", "--all"])
+    await until(stage, lambda: token_generation(stage) == 2)
     return join_token
+
+
+def token_generation(stage: Stage) -> int:
+    """As Cloudly has seen it used."""
+    cloudly = {"CLOUDLY_DATA_DIR": str(stage.directory / "cloudly")}
+    told = command(stage, ["cloudly", "node", "show", stage.uuid, "--json"], **cloudly)[1]
+    generation: int = json.loads(told)["token_generation"]
+    return generation
 
 
 def ask_status(stage: Stage) -> bytes:
@@ -124,6 +136,10 @@ def provoke_errors(stage: Stage, join_token: str) -> Iterator[tuple[str, bytes]]
     settings = {"BASEOS_JOIN_TOKEN": join_token, "BASEOS_LOG_LEVEL": "DEBUG"}
     yield command(stage, ["baserunner", "run"], **settings)  # the second agent on one directory
     yield command(stage, ["baserunner", "run"], BASEOS_JOIN_TOKEN=join_token + " and more")
+    code = stage.directory / "secrets" / "join-code"
+    code.write_text(f"baseos-join:v1?cloudly=https://other.example&token={join_token}\n")
+    yield command(stage, ["baserunner", "enroll", "--token-file", str(code)])
+    code.unlink()
     yield command(
         stage, ["baserunner", "doctor"], BASEOS_CLOUDLY_URL=f"http://{join_token}@127.0.0.1:1"
     )
@@ -146,6 +162,7 @@ def test_secrets_are_found_only_in_their_files(tmp_path: Path) -> None:
     identity = json.loads(texts["data/baseos/state.json"])
     secrets = {
         "node token": identity["node_token"],
+        "former node token": identity["former_tokens"][0]["token"],
         "enrollment secret": identity["enrollment_secret"],
         "join token": join_token,
         "Supervisor key": stage.supervisor_key,
