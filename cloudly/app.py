@@ -5,12 +5,8 @@ What is to be done again and again is in `app.state.recurring`; who serves the a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from cloudly.balena import host
 from cloudly.balena.agent_environment import AgentEnvironment
@@ -19,14 +15,16 @@ from cloudly.balena.log_stream import LogStreamApi
 from cloudly.balena.registry import RegistryTokens
 from cloudly.http import answers
 from cloudly.http.device import DeviceApi
-from cloudly.http.headers import SafeHeaders
+from cloudly.http.health import Health
 from cloudly.http.live import Closing, Live
 from cloudly.http.logs_page import LogsPage
+from cloudly.http.metrics_page import MetricsPage
 from cloudly.http.node_token import NodeTokenApi
 from cloudly.http.page import Page
 from cloudly.http.recurring import Recurring
+from cloudly.http.watched import Watched
 from cloudly.leading import EVERY_S, Leading
-from cloudly.problems import Refused
+from cloudly.metrics.metrics import Metrics
 from cloudly.settings import Settings
 from cloudly.store.device_logs import DeviceLogs
 from cloudly.store.log_rows import LogBounds
@@ -45,23 +43,29 @@ def create_app(
     app.state.leading = Leading(store, world)
     app.state.recurring = _recurring(store, world, app.state.leading)
     logs = app.state.logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
+    streams = LogStreamApi(store, logs, world, settings, closing)
+    metrics = Metrics(store, world, heartbeat_every_s=settings.heartbeat_every_s)
+    metrics.gauge("cloudly_log_streams", "Log streams that are open.", lambda: streams.open)
     routes: list[BaseRoute] = [
         *DeviceApi(store, world, settings).routes(),
         *NodeTokenApi(store, settings).routes(),
         *SupervisorApi(store, world, settings).routes(),
-        *LogStreamApi(store, logs, world, settings, closing).routes(),
+        *streams.routes(),
         *RegistryTokens(store, world, settings).routes(),
         *host.routes(),
-        Route("/healthz", _health(store), methods=["GET"]),
+        *Health(store, closing, app.state.recurring.problems).routes(),
     ]
+    if settings.metrics:
+        routes += MetricsPage(metrics, settings).routes()
     if settings.page:
         live = Live(world, closing)
+        metrics.gauge("cloudly_live_pages", "Live pages that are open.", lambda: live.open)
         page = Page(store, world, settings, live)
         routes += page.routes()
         routes += LogsPage(store, logs, world, settings, live, page.pages).routes()
     app.router.routes[:] = routes  # nothing that FastAPI brings by itself
     app.router.redirect_slashes = False  # an address is what it is
-    app.add_middleware(SafeHeaders)
+    app.add_middleware(Watched, world=world, requests=metrics.requests)
     return app
 
 
@@ -71,13 +75,3 @@ def _recurring(store: Store, world: World, leading: Leading) -> Recurring:
     recurring.add("rollouts", EVERY_S, leading.tick, at_end=leading.leave)
     recurring.add("presence", PRESENCE_EVERY_S, store.save_presence_if_due)
     return recurring
-
-
-def _health(store: Store) -> Callable[[Request], Awaitable[Response]]:
-    async def health(_request: Request) -> Response:
-        if store.broken:
-            raise Refused("busy", "The database failed.")
-        await store.version()
-        return PlainTextResponse("OK")
-
-    return health

@@ -2,7 +2,8 @@
 
 Rules:
 - One server per data directory: a lock that dies with the process.
-- SIGTERM ends live pages at once, lets requests finish, and saves what was only in memory.
+- SIGTERM makes it not ready and ends live pages at once; after `CLOUDLY_DRAIN_S` it lets requests finish, and saves
+  what was only in memory.
 - Recurring jobs run from when the port is open until SIGTERM.
 - A database that failed ends the process with 1; whoever started it starts it again.
 """
@@ -50,8 +51,10 @@ class Server(uvicorn.Server):
         closing: Closing,
         tls: ServedTls | None = None,
         recurring: Recurring | None = None,
+        drain_s: float = 0.0,
     ) -> None:
         super().__init__(config)
+        self._drain_ticks = round(drain_s * 10)
         self._closing = closing
         self._recurring = recurring
         self._jobs: asyncio.Task[None] | None = None
@@ -73,11 +76,17 @@ class Server(uvicorn.Server):
         """Ten times a second; the certificate is looked at once a minute."""
         if self._tls is not None:
             self._tls.look()
+        if self._closing.now and self._drain_ticks > 0:
+            self._drain_ticks -= 1
+            self.should_exit = self.should_exit or self._drain_ticks == 0
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Not ready from now on; a second signal does not wait until who balances has noticed."""
+        if self._closing.now or self._drain_ticks == 0:
+            self._drain_ticks = 0
+            super().handle_exit(sig, frame)
         self._closing.now = True
-        super().handle_exit(sig, frame)
 
     def stop(self) -> None:
         self._closing.now = True
@@ -98,7 +107,9 @@ def serve(settings: Settings) -> int:
         closing = Closing()
         try:
             app = create_app(store, world, settings, closing=closing)
-            server = Server(_config(app, settings, tls), closing, tls, app.state.recurring)
+            server = Server(
+                _config(app, settings, tls), closing, tls, app.state.recurring, settings.drain_s
+            )
             store.when_broken(server.stop)
             _run(server)
         finally:

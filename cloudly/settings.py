@@ -25,6 +25,11 @@ VARIABLES = {
     "page":              ("CLOUDLY_PAGE",              "on"),
     "insecure_page":     ("CLOUDLY_INSECURE_PAGE",     "off"),
     "log_level":         ("CLOUDLY_LOG_LEVEL",         "INFO"),
+    "log_format":        ("CLOUDLY_LOG_FORMAT",        "json"),
+    "metrics":           ("CLOUDLY_METRICS",           "on"),
+    "metrics_token_file": ("CLOUDLY_METRICS_TOKEN_FILE", "/etc/cloudly/metrics-token"),
+    "drain_s":           ("CLOUDLY_DRAIN_S",           "0"),
+    "journal_days":      ("CLOUDLY_JOURNAL_DAYS",      "0"),
     "registry_service":  ("CLOUDLY_REGISTRY_SERVICE",  "registry.example"),
     "registry_issuer":   ("CLOUDLY_REGISTRY_ISSUER",   "cloudly"),
     "public_url":        ("CLOUDLY_PUBLIC_URL",        "https://cloudly.example:8443"),
@@ -86,6 +91,14 @@ class Settings(BaseModel):
     insecure_page: bool = False
     """Serve the page, which has no login yet, on an address that others can reach."""
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: str = Field(default="json", pattern="^(json|text)$")
+    metrics: bool = True
+    metrics_token_file: Path | None = None
+    """Who presents what is in it may read /metrics from anywhere; None: this machine only."""
+    drain_s: float = Field(default=0.0, ge=0, le=300)
+    """From SIGTERM on: so long it is not ready, and still answers."""
+    journal_days: float = Field(default=0.0, ge=0, le=36500)
+    """Facts of journals that Cloudly has for longer are let go; 0: all are kept."""
     logs_per_node_mib: float = Field(default=1.0, ge=0.1, le=1024)
     """Logs of a device that are kept, compressed: some ten times as much text."""
     logs_total_mib: float = Field(default=1024.0, ge=1, le=1048576)

@@ -22,6 +22,7 @@ from cloudly.batch import malformed
 from cloudly.http.answers import problem_answer
 from cloudly.http.body import read_body
 from cloudly.http.device import MAX_HEARTBEAT
+from cloudly.logs import note_node
 from cloudly.problems import Refused, StoreProblem
 from cloudly.settings import Settings
 from cloudly.store.store import Store
@@ -58,6 +59,7 @@ class Door:
         """Raises Refused (node-unknown, node-revoked)."""
         key = self.key(request)
         device, uuid = await self.store.authenticate_device(key)
+        note_node(uuid)
         self.store.devices.seen(device, self.now_ms())
         return Supervisor(device, uuid, fingerprint(key))
 

@@ -46,6 +46,11 @@ class LogStreamApi:
         self._world = world
         self._watch = Watch(store, logs, world, closing, settings.logs_lines_per_s)
 
+    @property
+    def open(self) -> int:
+        """Streams that are open now."""
+        return self._watch.open
+
     def routes(self) -> list[Route]:
         return [Route("/device/v2/{uuid}/log-stream", self.stream, methods=["POST"])]
 

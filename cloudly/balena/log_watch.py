@@ -85,6 +85,10 @@ class Watch:
         self._serials = count(1)
         self._asked_at_s = 0.0
 
+    @property
+    def open(self) -> int:
+        return len(self._open)
+
     @asynccontextmanager
     async def entered(self, uuid: str, key: str, peer: str, body: Body) -> AsyncIterator[Place]:
         """A place among the open streams. Raises Refused (node-unknown, node-revoked, node-mismatch, busy)."""

@@ -69,5 +69,5 @@ def serve(  # noqa: PLR0913 - one per setting
         tls_cert=tls_cert,
         tls_key=tls_key,
     )
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     raise typer.Exit(run(settings))

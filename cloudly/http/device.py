@@ -18,6 +18,7 @@ from cloudly.batch import decode, malformed
 from cloudly.http.answers import json_answer
 from cloudly.http.body import read_body
 from cloudly.ingest import Heard
+from cloudly.logs import note_node
 from cloudly.problems import Refused
 from cloudly.rotation import wanted_generation
 from cloudly.settings import Settings
@@ -151,7 +152,9 @@ async def caller_of(request: Request, store: Store) -> Caller:
     token = bearer(request.headers.get("authorization"))
     if token is None:
         raise Refused("node-unknown")
-    return await store.authenticate(fingerprint(token))
+    caller = await store.authenticate(fingerprint(token))
+    note_node(caller.node_id)
+    return caller
 
 
 async def join_token_of(request: Request, store: Store) -> str:

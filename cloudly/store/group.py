@@ -16,13 +16,18 @@ from anyio.lowlevel import checkpoint
 
 from cloudly.store.database import Database, Pending, T, Usual, Work
 
+Clock = Callable[[], float]
+OnCommit = Callable[[int, float], None]
+"""How many decisions were committed together, and how long it took."""
 MAX_BATCH = 256  # throughput peaks at 256..512 a batch and falls at 1024 (server notes §2.2)
 
 
 class Group:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock = lambda: 0.0) -> None:
         self._database = database
+        self._clock = clock
         self.on_broken: Callable[[], None] = lambda: None
+        self.on_commit: OnCommit = lambda _decisions, _seconds: None
         self._queue: list[Pending] = []
         self._led = False
 
@@ -79,7 +84,9 @@ class Group:
 
     async def _commit(self) -> None:
         batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+        began = self._clock()
         await self._database.commit(batch)
+        self.on_commit(len(batch), self._clock() - began)
         self.tell_if_broken()
         for pending in batch:
             pending.done.set()

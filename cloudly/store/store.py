@@ -39,7 +39,7 @@ from cloudly.store.connection import connect
 from cloudly.store.database import Database, T, Work
 from cloudly.store.devices import Devices
 from cloudly.store.gathered import Gathered
-from cloudly.store.group import MAX_BATCH, Group
+from cloudly.store.group import MAX_BATCH, Group, OnCommit
 from cloudly.store.rollouts.admitting import CheckIns
 from cloudly.store.rollouts.known import OpenRollouts
 from cloudly.store.sql import Connection
@@ -70,12 +70,16 @@ class Store:
         self._directory = directory
         self._serves = serves
         self._world = world
-        self._group = Group(database)
+        self._group = Group(database, world.monotonic)
         self._desired: OrderedDict[str, DesiredState] = OrderedDict()
         self._unsaved: dict[int, tuple[int, str]] = {}
         self._heads: dict[int, heads.Heads] = {}
         self._saved_at = world.monotonic()
         self._beats = 0
+        self.batches = 0
+        """Of journals, taken since the start."""
+        self.facts = 0
+        """In them."""
         gathers = database.gathers
         self._callers = Gathered(self.read, nodes.callers) if gathers else None
         self._positions = Gathered(self.read, heads.positions_of_many) if gathers else None
@@ -242,6 +246,8 @@ class Store:
         answer = await self._group.write(work, node=node, usual=usual)
         if isinstance(answer, Refused):
             raise answer
+        self.batches += 1
+        self.facts += len(batch.events)
         return answer
 
     def _ingest(self, db: Connection, node: int, batch: Batch, now_ms: int) -> Ack | Refused:
@@ -313,8 +319,16 @@ class Store:
         return self._unsaved
 
     @property
+    def beats(self) -> int:
+        """Heartbeats taken since the start."""
+        return self._beats
+
+    @property
     def waiting(self) -> int:
         return self._group.waiting
+
+    def when_committed(self, note: OnCommit) -> None:
+        self._group.on_commit = note
 
     @property
     def broken(self) -> bool:

@@ -32,6 +32,8 @@ TABLE = {
     ("GET",   "/auth/v1/token"):             ("a login",    ""),
     ("POST",  "/auth/v1/token"):             ("a login",    ""),
     ("GET",   "/healthz"):                   ("anyone",     "/healthz"),
+    ("GET",   "/readyz"):                    ("anyone",     "/readyz"),
+    ("GET",   "/metrics"):                   ("anyone",     "/metrics"),
     ("GET",   "/"):                          ("anyone",     "/"),
     ("GET",   "/live"):                      ("anyone",     ""),
     ("GET",   "/nodes/{node_id}"):           ("anyone",     f"/nodes/{UUID}"),

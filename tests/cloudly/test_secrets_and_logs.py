@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from cloudly.logs import JsonLines, redact
+from cloudly.logs import ASKED, Asked, JsonLines, TextLines, configure, note_node, redact
 from tests.cloudly.given import NODE, UUID, Plane, bearer
 
 pytestmark = pytest.mark.anyio
@@ -101,6 +101,13 @@ async def test_canaries_are_found_nowhere_but_in_the_answers_that_hand_them_out(
         "enrollment_secret='S3CRET S3CRET'",
         "cookie: a=S3CRETS3CRET",
         "password = S3CRETS3CRET",
+        "no way to postgresql://cloudly:S3CRETS3CRET@db.example:5432/cloudly?sslmode=require",
+        "no way to postgresql://cloudly:S3CRET@S3CRET:S3CRET@db.example/cloudly",
+        "https://:S3CRETS3CRET@hooks.example/a",
+        "a ticket is betxt_ and bet_S3CRETS3CRET",
+        "signed with whsec_S3CRETS3CRET+/S3CRET==",
+        "device_key: S3CRETS3CRET",
+        "tls-key=S3CRETS3CRET",
     ],
 )
 def test_what_looks_like_a_credential_is_taken_out_of_a_line(line: str) -> None:
@@ -109,14 +116,34 @@ def test_what_looks_like_a_credential_is_taken_out_of_a_line(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["node 6ed0 was seen", "the join token is used up", "3 tokens", "bjt_", "secretary"]
+    "line",
+    [
+        "node 6ed0 was seen",
+        "the join token is used up",
+        "3 tokens",
+        "bjt_",
+        "secretary",
+        "asked https://there.example:8443/a/b@c",
+        "postgresql://db.example/cloudly",
+        "Key (name)=(web) already exists.",
+    ],
 )
 def test_a_plain_line_stays_as_it_is(line: str) -> None:
     assert redact(line) == line
 
 
 @pytest.mark.parametrize(
-    "line", ["a" * 60_000 + " api", "token" * 12_000, "token" + " " * 60_000, "a-" * 30_000 + "t_"]
+    "line",
+    [
+        "a" * 60_000 + " api",
+        "token" * 12_000,
+        "token" + " " * 60_000,
+        "a-" * 30_000 + "t_",
+        "a://b:" * 10_000,
+        "a" * 60_000 + "://",
+        "a://" + "b" * 60_000 + ":c@",
+        "key" * 20_000 + "=",
+    ],
 )
 def test_a_strangers_line_cannot_buy_more_than_its_length_in_time(line: str) -> None:
     begun = time.process_time()
@@ -152,3 +179,123 @@ def test_a_log_line_is_json_and_its_traceback_is_redacted_too() -> None:
     assert "ValueError" in line["traceback"]
     assert "S3CRET" not in json.dumps(line)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT.*\+00:00", line["at"])
+
+
+def fails(problem: Exception) -> None:
+    raise problem
+
+
+def written_by(
+    formatter: logging.Formatter,
+    words: str,
+    values: dict[str, object] | None = None,
+    *,
+    problem: Exception | None = None,
+) -> str:
+    record = logging.LogRecord("cloudly", logging.WARNING, __file__, 1, words, (), None)
+    record.values = values
+    if problem is not None:
+        try:
+            fails(problem)
+        except OSError as caught:
+            record.exc_info = (type(caught), caught, caught.__traceback__)
+    return formatter.format(record)
+
+
+def test_a_line_says_which_request_and_which_node_it_is_about() -> None:
+    outside = json.loads(written_by(JsonLines(), "a thing happened"))
+    before = ASKED.set(Asked("r-17"))
+    early = json.loads(written_by(JsonLines(), "a thing happened"))
+    note_node("n1")
+    late = json.loads(written_by(JsonLines(), "a thing happened", {"count": 2}))
+    ASKED.reset(before)
+
+    assert "request" not in outside
+    assert (early["request"], early.get("node")) == ("r-17", None)
+    assert (late["request"], late["node"], late["count"]) == ("r-17", "n1", 2)
+
+
+def test_a_value_cannot_take_the_place_of_the_event() -> None:
+    line = json.loads(
+        written_by(JsonLines(), "a thing happened", {"event": "another", "at": "never"})
+    )
+
+    assert line["event"] == "a thing happened"
+    assert line["at"] != "never"
+
+
+def test_text_for_people_holds_the_same_and_no_secret_and_no_terminal_escape() -> None:
+    line = written_by(
+        TextLines(),
+        "it\x1b[2J failed\nagain",
+        {"why": "disk full", "node_token": "S3CRET1"},
+        problem=OSError("postgresql://cloudly:S3CRETS3CRET@db.example/cloudly is away"),
+    )
+
+    first, *traceback = line.splitlines()
+    assert "warning it?[2J failed again why=" in first
+    assert '"disk full"' in first
+    assert "Traceback" in traceback[0]
+    assert "\x1b" not in line
+    assert "S3CRET" not in line
+
+
+@pytest.mark.parametrize("name", ["key", "device_key", "API_KEY", "cookie", "passwd", "Authorization"])  # fmt: skip
+def test_a_value_with_a_secrets_name_is_not_written(name: str) -> None:
+    line = json.loads(written_by(JsonLines(), "a thing happened", {name: "S3CRET"}))
+
+    assert line[name] == "[redacted]"
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_what_libraries_write_at_debug_passes_the_same_way_or_not_at_all(
+    style: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    level, others = root.level, root.handlers[:]
+    noisy = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "asyncpg")}
+    try:
+        configure("DEBUG", style)
+        logging.getLogger("httpx").info("GET https://x.example/?apikey=S3CRETS3CRET")
+        logging.getLogger("uvicorn.error").debug("header authorization: Bearer S3CRETS3CRET")
+        logging.getLogger("somebody.else").debug("bnt_S3CRETS3CRETS3CRET")
+    finally:
+        root.handlers[:] = others
+        root.setLevel(level)
+        for name, was in noisy.items():
+            logging.getLogger(name).setLevel(was)
+
+    written = capfd.readouterr().err
+    assert "S3CRET" not in written
+    assert written.count("[redacted]") == 2
+
+
+async def test_a_bug_in_a_handler_is_logged_with_its_request_and_without_its_secrets(
+    plane: Plane,
+) -> None:
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonLines())
+    log = logging.getLogger("cloudly")
+    log.addHandler(handler)
+    device = await plane.device().enroll()
+
+    async def breaks(*_: object) -> None:
+        try:
+            fails(RuntimeError(f"a bug with {device.token}"))
+        except RuntimeError:
+            log.exception("it broke", extra={"values": {"token": device.token}})
+            raise
+
+    plane.store.beat = breaks  # type: ignore[method-assign, assignment]
+    try:
+        with pytest.raises(RuntimeError):
+            await device.beat()
+    finally:
+        log.removeHandler(handler)
+
+    line = json.loads(written.getvalue().splitlines()[-1])
+    assert (line["event"], line["node"]) == ("it broke", UUID)
+    assert line["request"]
+    assert "RuntimeError" in line["traceback"]
+    assert device.token not in written.getvalue()

@@ -9,9 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -23,12 +23,26 @@ from tests.cloudly.given import NODE, bearer, report
 pytestmark = pytest.mark.slow
 
 
+T = TypeVar("T")
+
+
+def until(ask: Callable[[], T], is_it: Callable[[T], bool]) -> T:
+    """The first answer that is so; a server takes a moment to hear a signal."""
+    for _ in range(200):
+        answer = ask()
+        if is_it(answer):
+            return answer
+    raise AssertionError(f"still {answer}")
+
+
 class Served:
     """A server on a free port, and one device that talks to it."""
 
-    def __init__(self, directory: Path, planted: str = "") -> None:
+    def __init__(
+        self, directory: Path, planted: str = "", *, env: dict[str, str] | None = None
+    ) -> None:
         self._planted = planted
-        self._env = {"PATH": os.environ["PATH"], "CLOUDLY_DATA_DIR": str(directory)}
+        self._env = {"PATH": os.environ["PATH"], "CLOUDLY_DATA_DIR": str(directory)} | (env or {})
         self.secret = new_secret(RealWorld())
         self.prev = genesis("e1", "core")
         self.acked = 0
@@ -44,6 +58,7 @@ class Served:
         for line in self.process.stderr:
             found = re.search(r"running on (http://[\d.:]+)", line)
             if found:
+                self.first_line = line
                 self.client = httpx.Client(base_url=found[1], timeout=20)
                 return
         raise AssertionError("the server did not start")
@@ -189,6 +204,35 @@ def test_sigterm_ends_live_pages_saves_presence_and_exits_with_zero(served: Serv
 
     assert served.end(None) == 0
     assert json.loads(served.cli("node", "list", "--json"))[0]["state"] == "online"
+
+
+def test_sigterm_makes_it_not_ready_first_and_it_goes_on_answering(directory: Path) -> None:
+    served = Served(directory, env={"CLOUDLY_DRAIN_S": "30"})
+    assert served.client.get("/readyz").json()["ready"]
+
+    served.process.send_signal(signal.SIGTERM)
+    body = until(lambda: served.client.get("/readyz").json(), lambda one: not one["ready"])
+    served.enroll()  # who did not hear of it yet is served
+    beat = served.beat()
+    still = served.process.poll()
+
+    assert list(body["problems"]) == ["stopping"]
+    assert beat["desired"]["generation"] == 0
+    assert still is None
+    assert served.end(signal.SIGTERM) == 0  # the second one does not wait
+
+
+def test_without_a_drain_sigterm_stops_at_once(served: Served) -> None:
+    served.enroll()
+
+    assert served.end(signal.SIGTERM) == 0
+
+
+def test_logs_are_text_for_people_where_that_is_asked_for(directory: Path) -> None:
+    served = Served(directory, env={"CLOUDLY_LOG_FORMAT": "text"})
+
+    assert not served.first_line.startswith("{")
+    assert served.end(signal.SIGTERM) == 0
 
 
 def test_a_second_server_on_one_directory_names_the_first(served: Served) -> None:

@@ -13,17 +13,22 @@ from cloudly.rollouts.admission import Standing
 from cloudly.store.governance import bans, pins
 from cloudly.store.sql import Connection, Row
 
-NODE = (
-    "SELECT n.node_id, n.last_good, n.fleet, f.name AS fleet_name, f.channel, c.name AS channel_name, r.version,"
-    " (SELECT a.reason FROM never_again a WHERE a.node=n.id AND a.release=r.id) AS never_again,"
-    " EXISTS (SELECT 1 FROM never_again a WHERE a.node=n.id AND a.release=r.id) AS refused_here,"
-    f" EXISTS (SELECT 1 FROM ban b WHERE b.digest IN ({bans.DIGESTS.replace('?1', '?2')})) AS is_banned,"
-    " EXISTS (SELECT 1 FROM channel k JOIN channel_release h ON h.channel=k.id AND h.release=r.id"
-    "  JOIN channel_release b ON b.channel=k.id AND b.is_floor=1 AND b.seq<h.seq) AS has_floors,"
-    " (SELECT count(*) FROM pin p WHERE (p.scope='node' AND p.scope_id=n.id)"
-    "  OR (p.scope='fleet' AND p.scope_id=n.fleet)) AS pins"
-    " FROM node n JOIN fleet f ON f.id=n.fleet JOIN release r ON r.id=?2 LEFT JOIN channel c ON c.id=f.channel"
-    " WHERE n.id=?1"  # noqa: S608 - ours
+# Where nothing was decided, which is nearly always, this one question is all.
+NODE = " ".join(
+    (
+        "SELECT n.node_id, n.last_good, n.fleet, f.name AS fleet_name, f.channel, c.name AS channel_name, r.version,",
+        "(SELECT a.reason FROM never_again a WHERE a.node=n.id AND a.release=r.id) AS never_again,",
+        "EXISTS (SELECT 1 FROM never_again a WHERE a.node=n.id AND a.release=r.id) AS refused_here,",
+        "EXISTS (SELECT 1 FROM ban b WHERE b.digest IN (",
+        bans.DIGESTS.replace("?1", "?2"),
+        ")) AS is_banned,",
+        "EXISTS (SELECT 1 FROM channel k JOIN channel_release h ON h.channel=k.id AND h.release=r.id",
+        " JOIN channel_release b ON b.channel=k.id AND b.is_floor=1 AND b.seq<h.seq) AS has_floors,",
+        "(SELECT count(*) FROM pin p WHERE (p.scope='node' AND p.scope_id=n.id)",
+        " OR (p.scope='fleet' AND p.scope_id=n.fleet)) AS pins",
+        "FROM node n JOIN fleet f ON f.id=n.fleet JOIN release r ON r.id=?2 LEFT JOIN channel c ON c.id=f.channel",
+        "WHERE n.id=?1",
+    )
 )
 RAN = (
     "SELECT h.seq FROM deployment p JOIN channel_release h ON h.channel=?1 AND h.release=p.release"

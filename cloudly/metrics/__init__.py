@@ -1,0 +1,1 @@
+"""What Cloudly counts, for Prometheus."""
