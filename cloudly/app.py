@@ -29,6 +29,9 @@ from cloudly.settings import Settings
 from cloudly.store.device_logs import DeviceLogs
 from cloudly.store.log_rows import LogBounds
 from cloudly.store.store import PRESENCE_EVERY_S, Store
+from cloudly.webhooks.deliver import EVERY_S as DELIVER_EVERY_S
+from cloudly.webhooks.deliver import JOB as DELIVERING
+from cloudly.webhooks.deliver import Delivering
 from interfaces.world import World
 
 
@@ -42,6 +45,8 @@ def create_app(
     closing = closing or Closing()
     app.state.leading = Leading(store, world)
     app.state.recurring = _recurring(store, world, app.state.leading)
+    delivering = app.state.delivering = Delivering(store, world, settings)
+    app.state.recurring.add(DELIVERING, DELIVER_EVERY_S, delivering.tick, at_end=delivering.leave)
     logs = app.state.logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
     streams = LogStreamApi(store, logs, world, settings, closing)
     metrics = Metrics(store, world, heartbeat_every_s=settings.heartbeat_every_s)

@@ -12,7 +12,19 @@ from typing import Annotated
 
 import typer
 
-from cloudly.cli import ca, channel, fleet, image, node, pin, registry, release, rollout, token
+from cloudly.cli import (
+    ca,
+    channel,
+    fleet,
+    image,
+    node,
+    pin,
+    registry,
+    release,
+    rollout,
+    token,
+    webhook,
+)
 from cloudly.cli.audit import audit
 from cloudly.cli.serving import serve
 
@@ -35,6 +47,7 @@ app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(registry.app, name="registry")
 app.add_typer(ca.app, name="ca")
+app.add_typer(webhook.app, name="webhook")
 app.add_typer(image.app, name="image")
 
 

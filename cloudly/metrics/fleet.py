@@ -42,7 +42,10 @@ DEPLOYMENTS = (
     " GROUP BY p.state"
 )
 ROLLOUTS = "SELECT state, count(*) FROM rollout GROUP BY state"
-WAITING = "SELECT count(*), min(queued_at_ms) FROM delivery WHERE next_at_ms IS NOT NULL"
+WAITING = (
+    "SELECT count(*), min(d.queued_at_ms) FROM delivery d JOIN webhook w ON w.id=d.webhook"
+    " WHERE d.next_at_ms>=0 AND w.disabled_at_ms IS NULL"
+)
 NODE_STATES = ("new", "online", "late", "offline", "needs-operator", "quarantined", "revoked", "retired")  # fmt: skip
 
 

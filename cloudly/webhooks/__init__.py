@@ -1,0 +1,1 @@
+"""Telling others what happened: signed, at least once, in order as far as possible."""
