@@ -8,11 +8,13 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
+from cloudly import forgetting
 from cloudly.balena import host
 from cloudly.balena.agent_environment import AgentEnvironment
 from cloudly.balena.api import SupervisorApi
 from cloudly.balena.log_stream import LogStreamApi
 from cloudly.balena.registry import RegistryTokens
+from cloudly.forgetting import Forgetting
 from cloudly.http import answers
 from cloudly.http.device import DeviceApi
 from cloudly.http.health import Health
@@ -29,8 +31,7 @@ from cloudly.settings import Settings
 from cloudly.store.device_logs import DeviceLogs
 from cloudly.store.log_rows import LogBounds
 from cloudly.store.store import PRESENCE_EVERY_S, Store
-from cloudly.webhooks.deliver import EVERY_S as DELIVER_EVERY_S
-from cloudly.webhooks.deliver import JOB as DELIVERING
+from cloudly.webhooks import deliver
 from cloudly.webhooks.deliver import Delivering
 from interfaces.world import World
 
@@ -46,7 +47,11 @@ def create_app(
     app.state.leading = Leading(store, world)
     app.state.recurring = _recurring(store, world, app.state.leading)
     delivering = app.state.delivering = Delivering(store, world, settings)
-    app.state.recurring.add(DELIVERING, DELIVER_EVERY_S, delivering.tick, at_end=delivering.leave)
+    app.state.recurring.add(deliver.JOB, deliver.EVERY_S, delivering.tick, at_end=delivering.leave)
+    letting_go = app.state.forgetting = Forgetting(store, world, settings)
+    app.state.recurring.add(
+        forgetting.JOB, forgetting.EVERY_S, letting_go.tick, at_end=letting_go.leave
+    )
     logs = app.state.logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
     streams = LogStreamApi(store, logs, world, settings, closing)
     metrics = Metrics(store, world, heartbeat_every_s=settings.heartbeat_every_s)

@@ -14,6 +14,7 @@ from typing import Any
 
 from cloudly.batch import link_of
 from cloudly.chunks import Kept
+from cloudly.gaps import RETENTION
 from cloudly.store import story
 from cloudly.store.sql import Connection
 from interfaces.journal import Lane
@@ -32,6 +33,8 @@ class Check:
     lane: str
     facts: int = 0
     missing: int = 0
+    let_go: int = 0
+    """Of facts that were here and checked when they came, and are no more because they are old."""
     opaque: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -91,11 +94,17 @@ def verify(db: Connection, node: int) -> Iterator[Check]:
 def _lane(db: Connection, node: int, epoch: dict[str, Any], lane: str) -> Check:
     check = Check(epoch["n"], epoch["epoch"], lane)
     rows = db.execute(
-        "SELECT first_seq, last_seq, last_hash FROM lane_gap WHERE node=? AND epoch_n=? AND lane=? ORDER BY first_seq",
+        "SELECT first_seq, last_seq, last_hash, why FROM lane_gap"
+        " WHERE node=? AND epoch_n=? AND lane=? ORDER BY first_seq",
         (node, epoch["n"], lane),
     ).fetchall()
     gaps = {row["first_seq"]: row for row in rows}
-    check.missing = sum(row["last_seq"] - row["first_seq"] + 1 for row in rows)
+    for row in rows:
+        many = row["last_seq"] - row["first_seq"] + 1
+        if row["why"] == RETENTION:
+            check.let_go += many
+        else:
+            check.missing += many
     at, prev = 0, genesis(epoch["epoch"], lane)
     for fact in story.lane_facts(db, node, epoch["n"], lane):
         at, known = _over_gaps(at, prev, gaps, until=fact.seq - 1)

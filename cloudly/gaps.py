@@ -18,6 +18,8 @@ ACKED_BEFORE = "acked-before"
 DAMAGE = "damage"
 DISK = "disk"
 RESTORE = "restore"
+RETENTION = "retention"
+"""Cloudly had them: the only reason that is not a loss."""
 
 WORDS = {
     "space": "dropped on the device for space, before Cloudly had them",
@@ -26,6 +28,7 @@ WORDS = {
     DAMAGE: "unreadable on the device",
     DISK: "lost with the device's disk, or with the end of its journal",
     RESTORE: "lost on the device: its data went on from an earlier state, a backup or a copy",
+    RETENTION: "let go by Cloudly, which had them for longer than it was set to keep facts",
     UNEXPLAINED: "nobody knows why",
 }
 NEVER_ACKED = frozenset({"space", "age"})

@@ -16,6 +16,7 @@ from typing import Any
 
 from cloudly import epochs
 from cloudly.chunks import Kept
+from cloudly.gaps import RETENTION
 from cloudly.gaps import words as why_words
 from cloudly.reports import load, mapping, text, whole
 from cloudly.views import believable
@@ -47,6 +48,8 @@ class GapMark:
     since_ms: int | None
     until_ms: int | None
     what: str = "gap"
+    at_ms: int | None = None
+    """When Cloudly noted it."""
 
     @property
     def count(self) -> int:
@@ -213,6 +216,7 @@ def gap_mark(row: Mapping[str, Any]) -> GapMark:
         kinds=tuple(sorted((kind, n) for kind, n in kinds.items() if whole(n) is not None)),
         since_ms=row["since_ms"],
         until_ms=row["until_ms"],
+        at_ms=row.get("at_ms"),
     )
 
 
@@ -263,6 +267,8 @@ def true_ms(fact: Kept) -> int:
 
 def gap_words(gap: GapMark) -> str:
     """What is missing, where, and why, in a sentence."""
+    if gap.why == RETENTION:
+        return let_go_words(gap)
     many = f"{gap.count} fact{'' if gap.count == 1 else 's'} missing in the {gap.lane} lane"
     place = f"{gap.first_seq}" if gap.count == 1 else f"{gap.first_seq} to {gap.last_seq}"
     named = [f"{n} {kind[:100]}" for kind, n in gap.kinds[:MOST_KINDS]]
@@ -272,6 +278,15 @@ def gap_words(gap: GapMark) -> str:
     if gap.since_ms is not None and gap.until_ms is not None:
         span = f"; by the device's clock from {when(gap.since_ms)} to {when(gap.until_ms)}"
     return f"{many} ({place}): {gap.words}{kinds}{span}"
+
+
+def let_go_words(gap: GapMark) -> str:
+    """What was here and is no more because it is old: no loss, and not in silence."""
+    many = f"{gap.count} older fact{'' if gap.count == 1 else 's'} of the {gap.lane} lane"
+    place = f"{gap.first_seq}" if gap.count == 1 else f"{gap.first_seq} to {gap.last_seq}"
+    until = "" if gap.until_ms is None else f", which Cloudly got until {when(gap.until_ms)},"
+    let_go = "" if gap.at_ms is None else f" on {when(gap.at_ms)}"
+    return f"{many} ({place}){until} were let go{let_go}: facts are kept for CLOUDLY_JOURNAL_DAYS"
 
 
 def _turns(previous: Kept | None, fact: Kept) -> list[Turn]:

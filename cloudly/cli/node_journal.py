@@ -302,9 +302,9 @@ def verify_journal(
         print_json([asdict(one) for one in checks])
     else:
         print_table(
-            ("epoch", "lane", "facts", "missing", "not understood", "chain"),
+            ("epoch", "lane", "facts", "missing", "let go", "not understood", "chain"),
             [
-                (f"{one.epoch_n} {one.epoch[:12]}", one.lane, one.facts, one.missing, one.opaque,
+                (f"{one.epoch_n} {one.epoch[:12]}", one.lane, one.facts, one.missing, one.let_go, one.opaque,
                  "; ".join(one.problems) or "whole")
                 for one in checks
             ],

@@ -513,6 +513,7 @@ delivery = _table(
     _int("status", nullable=True),
     _text("problem"),
     sa.Index("ix_delivery_due", "next_at_ms"),
+    sa.Index("ix_delivery_event", "event"),  # what an event that is let go would leave behind
 )
 api_token = _table(
     "api_token",

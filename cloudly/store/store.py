@@ -306,7 +306,7 @@ class Store:
         return await self._group.write(work)
 
     async def decide_about(self, node: int, work: Work[T]) -> T:
-        """The same, of a decision that changes nothing but what belongs to that node."""
+        """The same, of a decision that touches that node's rows only: it runs beside those about others."""
         return await self._group.write(work, node=node)
 
     def write_now(self, work: Work[T]) -> T:

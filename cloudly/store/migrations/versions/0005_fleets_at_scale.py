@@ -252,3 +252,4 @@ def _telling() -> None:
     )
     op.create_index("ix_outbox_at_ms", "outbox", ["at_ms"], unique=False)
     op.create_index("ix_delivery_due", "delivery", ["next_at_ms"], unique=False)
+    op.create_index("ix_delivery_event", "delivery", ["event"], unique=False)
