@@ -30,7 +30,8 @@ from cloudly.metrics.metrics import Metrics
 from cloudly.settings import Settings
 from cloudly.store.device_logs import DeviceLogs
 from cloudly.store.log_rows import LogBounds
-from cloudly.store.store import PRESENCE_EVERY_S, Store
+from cloudly.store.presence import PRESENCE_EVERY_S
+from cloudly.store.store import Store
 from cloudly.webhooks import deliver
 from cloudly.webhooks.deliver import Delivering
 from interfaces.world import World

@@ -193,11 +193,7 @@ class Page:
 
     def _fresh(self, row: Any) -> dict[str, Any]:
         """The row, with what is newer in memory."""
-        fresh = dict(row)
-        unsaved = self._store.unsaved.get(fresh["id"])
-        if unsaved is not None:
-            fresh["last_seen_at_ms"], fresh["reported"] = unsaved
-        return fresh
+        return self._store.fresh(row)
 
     async def _shown(self, node_id: str, look: Look) -> dict[str, Any]:
         return await self._store.read(lambda db: self._node(db, node_id, look))

@@ -3,13 +3,16 @@
 Rules:
 - A report is merged in the transaction that keeps it, so that two of them cannot lose one another.
 - Measurements and the time of the last request stay in memory and go out with the presence of nodes.
+- Other servers hear the same devices. `report_at_ms` grows with each write of a report, so it says which one a
+  measurement in memory was merged into; where another one is in the database now, that one is right.
 - A target is made once for what it is made of: the same rows give the same bytes and the same ETag.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 from zlib import crc32
@@ -45,6 +48,37 @@ class Read(Protocol):
     async def __call__(self, question: Callable[[Connection], T]) -> T: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A report with measurements that are only in memory."""
+
+    at_ms: int
+    report: str
+    base_ms: int | None
+    """`report_at_ms` of the report that they were merged into."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReports:
+    """What of devices is only in memory, as it is when it begins to be written."""
+
+    measured: Mapping[int, Measured]
+    seen: Mapping[int, int]
+
+    def write(self, db: Connection) -> None:
+        db.executemany(
+            "UPDATE device SET report_at_ms=?, report=? WHERE node=? AND report_at_ms IS NOT DISTINCT FROM ?",
+            [
+                (_version(one.at_ms, one.base_ms), one.report, device, one.base_ms)
+                for device, one in sorted(self.measured.items())
+            ],
+        )
+        db.executemany(
+            "UPDATE device SET seen_at_ms=?1 WHERE node=?2 AND coalesce(seen_at_ms, 0)<?1",
+            [(at_ms, device) for device, at_ms in sorted(self.seen.items())],
+        )
+
+
 Completed = Callable[[int, Target], Awaitable[Target]]
 
 
@@ -61,7 +95,7 @@ class Devices:
         """The newest of each device, with what it was made of."""
         self.completed: Completed = _as_it_is
         """What is added to a node's target beside its release; the same for the same ingredients."""
-        self._measured: dict[int, tuple[int, str]] = {}
+        self._measured: dict[int, Measured] = {}
         self._seen: dict[int, int] = {}
 
     async def target(self, device: int, uuid: str) -> tuple[bytes, str]:
@@ -91,44 +125,52 @@ class Devices:
         if row is None:
             return None
         said = dict(row)
-        if device in self._measured:
-            said["report_at_ms"], said["report"] = self._measured[device]
-        if device in self._seen:
-            said["seen_at_ms"] = self._seen[device]
+        measured = self._measured.get(device)
+        if measured is not None and measured.base_ms == said["report_at_ms"]:
+            said["report_at_ms"], said["report"] = measured.at_ms, measured.report
+        said["seen_at_ms"] = max(
+            (at_ms for at_ms in (said["seen_at_ms"], self._seen.get(device)) if at_ms is not None),
+            default=None,
+        )
         return said
 
     async def save_report(self, who: Supervisor, difference: Difference, at_ms: int) -> None:
         """Merge a report. Durable when it returns, but for measurements. Raises Refused (too-large)."""
         device = who.device
         if difference.is_measurement:
-            known: str | None = await self._read(lambda db: self._known_of(db, who))
+            known, base_ms = await self._read(lambda db: self._known_of(db, who))
             if known is not None:
-                self._measured[device] = (at_ms, merge(known, difference))
+                self._measured[device] = Measured(at_ms, merge(known, difference), base_ms)
                 return
         await self._group.write(
             partial(self._save_report, who=who, difference=difference, at_ms=at_ms), node=device
         )
 
-    def _known_of(self, db: Connection, who: Supervisor) -> str | None:
+    def _known_of(self, db: Connection, who: Supervisor) -> tuple[str | None, int | None]:
+        """All that it has reported, and what `report_at_ms` was when that was written."""
         _still_valid(db, who)
-        return self._known(db, who.device)
-
-    def _known(self, db: Connection, device: int) -> str | None:
-        measured = self._measured.get(device)
-        if measured is not None:
-            return measured[1]
-        row = db.execute("SELECT report FROM device WHERE node=?", (device,)).fetchone()
-        return None if row is None else row[0]
+        report, base_ms = db.execute(
+            "SELECT report, report_at_ms FROM device WHERE node=?", (who.device,)
+        ).fetchone()
+        measured = self._measured.get(who.device)
+        if measured is not None and measured.base_ms == base_ms:
+            report = measured.report
+        return report, base_ms
 
     def _save_report(
         self, db: Connection, who: Supervisor, difference: Difference, at_ms: int
     ) -> None:
         device = who.device
-        report = merge(self._known_of(db, who), difference)
+        known, base_ms = self._known_of(db, who)
         db.execute(
             "UPDATE device SET report=?, report_at_ms=?, api_secret_hash=coalesce(?, api_secret_hash)"
             " WHERE node=?",
-            (report, at_ms, difference.api_secret_hash, device),
+            (
+                merge(known, difference),
+                _version(at_ms, base_ms),
+                difference.api_secret_hash,
+                device,
+            ),
         )
         self._measured.pop(device, None)
 
@@ -206,19 +248,23 @@ class Devices:
     def unsaved(self) -> bool:
         return bool(self._measured or self._seen)
 
-    def save(self, db: Connection) -> None:
-        """What was only in memory."""
-        db.executemany(
-            "UPDATE device SET report_at_ms=?, report=? WHERE node=?",
-            [(at_ms, report, device) for device, (at_ms, report) in self._measured.items()],
-        )
-        db.executemany(
-            "UPDATE device SET seen_at_ms=?1 WHERE node=?2 AND coalesce(seen_at_ms, 0)<?1",
-            [(at_ms, device) for device, at_ms in self._seen.items()],
-        )
+    def kept(self) -> KeptReports:
+        """What is only in memory, as it is now."""
+        return KeptReports(dict(self._measured), dict(self._seen))
 
-    def saved(self) -> None:
-        self._measured, self._seen = {}, {}
+    def saved(self, kept: KeptReports) -> None:
+        """That is durable; what came meanwhile stays."""
+        for device, measured in kept.measured.items():
+            if self._measured.get(device) is measured:
+                del self._measured[device]
+        for device, at_ms in kept.seen.items():
+            if self._seen.get(device) == at_ms:
+                del self._seen[device]
+
+
+def _version(at_ms: int, before_ms: int | None) -> int:
+    """When a report was written, and later than the one before in any case: clocks of servers differ."""
+    return at_ms if before_ms is None else max(at_ms, before_ms + 1)
 
 
 def _find(db: Connection, uuid: str, key: str, now_ms: int) -> int | None:

@@ -12,6 +12,8 @@ from cloudly.store.sql import Connection
 from interfaces.journal import Ack, Lane
 from journal.chain import genesis
 
+PARAMETERS = 100
+"""Of one question; few different texts of it, so that they stay prepared."""
 OTHERS = "lane.head_writer IS DISTINCT FROM ?7 AND lane.head_seq>lane.ack_seq AND lane.head_hash IS NOT NULL"
 """The head on record is another writer's, and its facts are not here to compare."""
 
@@ -22,6 +24,9 @@ class Heads:
 
     epoch: str
     lanes: dict[str, Heard] = field(default_factory=dict)
+
+    def copy(self) -> Heads:
+        return Heads(self.epoch, dict(self.lanes))
 
     def note(self, told: Mapping[str, Heard]) -> None:
         for lane, head in told.items():
@@ -70,6 +75,35 @@ def save_known(db: Connection, node: int, heads: Heads | None) -> None:
     row = db.execute("SELECT n FROM epoch WHERE node=? AND epoch=?", (node, heads.epoch)).fetchone()
     if row is not None:
         save(db, node, row[0], heads)
+
+
+def save_many(db: Connection, known: Mapping[int, Heads]) -> None:
+    """The same of many nodes, by one question for their epochs and one sentence for all rows."""
+    numbers = _numbers(db, known)
+    db.executemany(
+        SAVE,
+        [
+            (node, numbers[node], lane, genesis(told.epoch, lane), head.seq, head.hash, head.writer)
+            for node, told in sorted(known.items())
+            if node in numbers
+            for lane, head in told.lanes.items()
+        ],
+    )
+
+
+def _numbers(db: Connection, known: Mapping[int, Heads]) -> dict[int, int]:
+    """The number of each node's epoch, as far as it is on record."""
+    nodes = sorted(known)
+    found: dict[int, int] = {}
+    for first in range(0, len(nodes), PARAMETERS):
+        some = nodes[first : first + PARAMETERS]
+        marks = ",".join("?" * len(some))
+        rows = db.execute(
+            f"SELECT node, epoch, n FROM epoch WHERE node IN ({marks})",  # noqa: S608 - question marks
+            some,
+        )
+        found |= {node: n for node, epoch, n in rows if known[node].epoch == epoch}
+    return found
 
 
 def hash_at(db: Connection, lane: tuple[int, int, str], seq: int) -> bytes | None:

@@ -58,7 +58,7 @@ def ingest(  # noqa: PLR0913 - whose batch, what was known, and what chance and 
     node: int,
     batch: Batch,
     *,
-    last: voices.Last,
+    last: Callable[[], voices.Last],
     now_ms: int,
     new_id: Callable[[], str],
 ) -> Ack | Refused:

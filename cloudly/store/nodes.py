@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cloudly.problems import Refused
 from cloudly.rotation import TokenAge
@@ -125,24 +126,25 @@ def authenticate_device(db: Connection, key: str) -> tuple[int, str]:
     return int(row[0]), str(row[1])
 
 
-def last(db: Connection, node: int) -> voices.Last:
-    """The last heartbeat that was written."""
+def last(db: Connection, node: int, kept: voices.Last | None = None) -> voices.Last:
+    """The last heartbeat that was taken: the one that this server kept, or one that was written since."""
     row = db.execute(
         "SELECT l.last_seen_at_ms, s.reported FROM node_live l JOIN node_status s ON s.node=l.node WHERE l.node=?",
         (node,),
     ).fetchone()
-    return voices.Last() if row is None else voices.Last(row[0], row[1])
+    written = voices.Last() if row is None else voices.Last(row[0], row[1])
+    return written if kept is None or written.at_ms > kept.at_ms else kept
 
 
 def beat(db: Connection, heartbeat: Beat, *, before: voices.Last | None) -> Standing:
     """A heartbeat that changed something, or the first, which closes the enrollment. Raises Refused.
 
-    Nothing is taken from one that is fenced or late. `before`: the last one that was taken, if newer than the database.
+    Nothing is taken from one that is fenced or late. `before`: the last one that this server kept in memory.
     """
     caller, voice = heartbeat.caller, heartbeat.voice
     _still_valid(db, caller)
     if voice is not None:
-        latest = before or last(db, caller.node)
+        latest = partial(last, db, caller.node, before)
         heard, number = voices.hear(db, caller.node, voice, now_ms=heartbeat.at_ms, last=latest)
         if heard in {Standing.FENCED, Standing.LATE}:
             return heard
@@ -180,15 +182,17 @@ def _take(db: Connection, heartbeat: Beat) -> None:
     )
 
 
-def save_presence(db: Connection, seen: dict[int, tuple[int, str]]) -> None:
-    """Last seen and the volatile values of many nodes, kept in memory since the last time."""
+def save_presence(db: Connection, seen: Mapping[int, tuple[int, str]]) -> None:
+    """Last seen and the volatile values of many nodes, where no server has written something newer."""
+    inorder = sorted(seen.items())
     db.executemany(
-        "UPDATE node_live SET last_seen_at_ms=?1 WHERE node=?2 AND last_seen_at_ms<?1",
-        [(at_ms, node) for node, (at_ms, _) in seen.items()],
+        "UPDATE node_status SET reported=?1 WHERE node=?2 AND EXISTS (SELECT 1 FROM node_live l"
+        " WHERE l.node=?2 AND l.last_seen_at_ms<?3)",
+        [(reported, node, at_ms) for node, (at_ms, reported) in inorder],
     )
     db.executemany(
-        "UPDATE node_status SET reported=? WHERE node=?",
-        [(reported, node) for node, (_, reported) in seen.items()],
+        "UPDATE node_live SET last_seen_at_ms=?1 WHERE node=?2 AND last_seen_at_ms<?1",
+        [(at_ms, node) for node, (at_ms, _) in inorder],
     )
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cloudly.batch import Batch
 from cloudly.problems import Refused, StoreUnavailable
@@ -32,17 +33,17 @@ from cloudly.store import (
     nodes,
     rotation,
     targets,
-    voices,
     wanted,
 )
 from cloudly.store.connection import connect
 from cloudly.store.database import Database, T, Work
-from cloudly.store.devices import Devices
+from cloudly.store.devices import Devices, KeptReports
 from cloudly.store.gathered import Gathered
 from cloudly.store.group import MAX_BATCH, Group, OnCommit
+from cloudly.store.presence import PRESENCE_EVERY_S, Presence
 from cloudly.store.rollouts.admitting import CheckIns
 from cloudly.store.rollouts.known import OpenRollouts
-from cloudly.store.sql import Connection
+from cloudly.store.sql import Connection, Row
 from cloudly.store.sqlite import SqliteDatabase
 from cloudly.store.usual import UsualBatch, UsualBeat
 from cloudly.voices import Standing
@@ -53,7 +54,6 @@ from interfaces.world import World, new_id, now_ms
 log = logging.getLogger("cloudly")
 
 FILE = "cloudly.db"
-PRESENCE_EVERY_S = 15.0
 KEPT_DESIRED = 10_000
 FULL_RETRY_S = (5.0, 15.0)
 """A full queue: after so long, each at another moment, a batch may be sent again."""
@@ -72,8 +72,7 @@ class Store:
         self._world = world
         self._group = Group(database, world.monotonic)
         self._desired: OrderedDict[str, DesiredState] = OrderedDict()
-        self._unsaved: dict[int, tuple[int, str]] = {}
-        self._heads: dict[int, heads.Heads] = {}
+        self._presence = Presence()
         self._saved_at = world.monotonic()
         self._beats = 0
         self.batches = 0
@@ -119,7 +118,7 @@ class Store:
     def close(self) -> None:
         try:
             if self._serves and not self.database.broken:
-                self._keep(self._group.write_now(self._save_presence))
+                self._keep(self._group.write_now(self._save_all_now))
         except StoreUnavailable as problem:
             log.warning("the last times of nodes were not saved: %s", problem)
         finally:
@@ -137,7 +136,7 @@ class Store:
     def _enroll(self, db: Connection, ask: joining.Ask) -> joining.Enrolled:
         known = db.execute("SELECT id FROM node WHERE node_id=?", (ask.node_id,)).fetchone()
         if known is not None:  # a new epoch ends the one before: what was heard of that is needed
-            heads.save_known(db, known[0], self._heads.get(known[0]))
+            heads.save_known(db, known[0], self._presence.heads.get(known[0]))
         return joining.enroll(db, ask)
 
     async def authenticate(self, token_hash: bytes) -> nodes.Caller:
@@ -168,7 +167,9 @@ class Store:
                 partial(self._beat, heartbeat=heartbeat),
                 node=caller.node,
                 usual=UsualBeat(
-                    heartbeat, self._heads.get(caller.node), partial(self._was_heard, caller.node)
+                    heartbeat,
+                    self._presence.heads.get(caller.node),
+                    partial(self._presence.wrote, caller.node, heartbeat.at_ms),
                 ),
             )
             if standing is Standing.FENCED:
@@ -176,8 +177,7 @@ class Store:
             if standing is Standing.LATE:
                 return caller
         else:
-            self._unsaved[caller.node] = (heartbeat.at_ms, heartbeat.reported)
-            self._note_heads(heartbeat)
+            self._presence.note(heartbeat)
         await self.save_presence_if_due()
         if caller.generation < heartbeat.observed_generation <= MOST_OBSERVED:
             return await self._overtake(heartbeat)
@@ -196,34 +196,32 @@ class Store:
         return caller
 
     async def save_presence_if_due(self) -> None:
-        """Now and then, what is only in memory goes to the database."""
-        unsaved = self._unsaved or self.devices.unsaved
-        if unsaved and self._world.monotonic() - self._saved_at >= PRESENCE_EVERY_S:
-            self._keep(await self._group.write(self._save_presence))
+        """Now and then, what is only in memory goes to the database. Raises StoreUnavailable."""
+        if not self._has_unsaved or self._world.monotonic() - self._saved_at < PRESENCE_EVERY_S:
+            return
+        self._saved_at = self._world.monotonic()  # what fails is tried again after as long
+        for part in self._presence.parts():
+            await self._group.write(part.write)
+            self._presence.saved(part)
+        reports = self.devices.kept()
+        self._keep(await self._group.write(partial(self._save_reports, reports=reports)))
+        self.devices.saved(reports)
+
+    @property
+    def _has_unsaved(self) -> bool:
+        return bool(self._presence.seen or self._presence.heads or self.devices.unsaved)
+
+    def _save_reports(self, db: Connection, reports: KeptReports) -> int:
+        reports.write(db)
+        return incarnation.raise_count(db)
 
     def _beat(self, db: Connection, heartbeat: nodes.Beat) -> Standing:
         node = heartbeat.caller.node
-        heads.save_known(db, node, self._heads.get(node))
-        standing = nodes.beat(db, heartbeat, before=self._last(node))
+        heads.save_known(db, node, self._presence.heads.get(node))
+        standing = nodes.beat(db, heartbeat, before=self._presence.last(node))
         if standing is Standing.PRESENT:
-            self._was_heard(node)
+            self._presence.wrote(node, heartbeat.at_ms)
         return standing
-
-    def _was_heard(self, node: int) -> None:
-        self._unsaved.pop(node, None)
-
-    def _last(self, node: int) -> voices.Last | None:
-        unsaved = self._unsaved.get(node)
-        return None if unsaved is None else voices.Last(*unsaved)
-
-    def _note_heads(self, heartbeat: nodes.Beat) -> None:
-        told, node = heartbeat.heads, heartbeat.caller.node
-        if told is None:
-            return
-        known = self._heads.get(node)
-        if known is None or known.epoch != told.epoch:
-            known = self._heads[node] = heads.Heads(told.epoch)
-        known.note(told.lanes)
 
     async def _overtake(self, heartbeat: nodes.Beat) -> nodes.Caller:
         work = partial(
@@ -242,7 +240,7 @@ class Store:
             rest_s = round(self._world.uniform(*FULL_RETRY_S))
             raise Refused("busy", "Too many batches are waiting.", retry_after_s=rest_s)
         work = partial(self._ingest, node=node, batch=batch, now_ms=now_ms)
-        usual = UsualBatch(node, batch, self._heads.get(node), now_ms)
+        usual = UsualBatch(node, batch, self._presence.heads.get(node), now_ms)
         answer = await self._group.write(work, node=node, usual=usual)
         if isinstance(answer, Refused):
             raise answer
@@ -251,12 +249,12 @@ class Store:
         return answer
 
     def _ingest(self, db: Connection, node: int, batch: Batch, now_ms: int) -> Ack | Refused:
-        heads.save_known(db, node, self._heads.get(node))
+        heads.save_known(db, node, self._presence.heads.get(node))
         return journals.ingest(
             db,
             node,
             batch,
-            last=self._last(node) or nodes.last(db, node),
+            last=partial(nodes.last, db, node, self._presence.last(node)),
             now_ms=now_ms,
             new_id=partial(new_id, self._world),
         )
@@ -271,7 +269,7 @@ class Store:
         asks = {} if told is None else told.lanes
         return (
             heads.acks(epoch, found),
-            heads.heard(epoch, found, self._heads.get(node), asks),
+            heads.heard(epoch, found, self._presence.heads.get(node), asks),
         )
 
     async def desired(self, caller: nodes.Caller) -> DesiredState:
@@ -315,8 +313,16 @@ class Store:
 
     @property
     def unsaved(self) -> dict[int, tuple[int, str]]:
-        """Last seen and report of nodes, newer than what the database says."""
-        return self._unsaved
+        """Last seen and report of nodes that are only in memory."""
+        return self._presence.seen
+
+    def fresh(self, row: Row) -> dict[str, Any]:
+        """A row of `reading.NODES`, with what is newer in memory: other servers may have written since."""
+        fresh = dict(row)
+        unsaved = self._presence.seen.get(fresh["id"])
+        if unsaved is not None and unsaved[0] >= (fresh["last_seen_at_ms"] or 0):
+            fresh["last_seen_at_ms"], fresh["reported"] = unsaved
+        return fresh
 
     @property
     def beats(self) -> int:
@@ -342,15 +348,11 @@ class Store:
         """Differs whenever something that a page shows may have changed, by us or by another process."""
         return (self.database.commits, self._beats, await self.database.version())
 
-    def _save_presence(self, db: Connection) -> int:
-        nodes.save_presence(db, self._unsaved)
-        self.devices.save(db)
-        for node, known in self._heads.items():
-            heads.save_known(db, node, known)
-        self._unsaved, self._heads = {}, {}
-        self.devices.saved()
-        self._saved_at = self._world.monotonic()
-        return incarnation.raise_count(db)
+    def _save_all_now(self, db: Connection) -> int:
+        """At the end: all of it at once."""
+        for part in self._presence.parts():
+            part.write(db)
+        return self._save_reports(db, self.devices.kept())
 
     def _begin_life(self) -> str:
         kept, fresh = incarnation.read(self._directory), new_id(self._world)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +27,20 @@ class Last:
 
 
 def hear(
-    db: Connection, node: int, voice: Voice, *, now_ms: int, last: Last
+    db: Connection, node: int, voice: Voice, *, now_ms: int, last: Callable[[], Last]
 ) -> tuple[Standing, int]:
-    """What becomes of a request, and the number of its epoch; an epoch that was never heard of begins."""
+    """What becomes of a request, and the number of its epoch; an epoch that was never heard of begins.
+
+    `last` is asked only where somebody else than before speaks.
+    """
     number = epochs.number_of(db, node, voice.epoch)
     if number is None:
         number = epochs.begin(db, node, voice.epoch, now_ms=now_ms, why=UNANNOUNCED)
     turn = db.execute("SELECT epoch_n, writer FROM voice WHERE node=?", (node,)).fetchone()
     if (number, voice.writer) == (turn[0], turn[1]):
         return Standing.PRESENT, number
-    before = _before(db, node, voice.writer)
-    said = load(last.reported)
+    before, latest = _before(db, node, voice.writer), last()
+    said = load(latest.reported)
     known = Known(
         newest=number == turn[0],
         writer=turn[1],
@@ -48,9 +51,9 @@ def hear(
     )
     found = standing(voice, known)
     if found is Standing.SUCCESSOR:
-        _succeed(db, node, voice, turn[1], now_ms=now_ms, last=last)
+        _succeed(db, node, voice, turn[1], now_ms=now_ms, last=latest)
     elif found is Standing.FENCED:
-        _count(db, node, voice, alive=lives(voice, before), now_ms=now_ms, last=last)
+        _count(db, node, voice, alive=lives(voice, before), now_ms=now_ms, last=latest)
     return found, number
 
 

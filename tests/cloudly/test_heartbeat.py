@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cloudly.store.store import PRESENCE_EVERY_S
+from cloudly.store.presence import PRESENCE_EVERY_S
 from interfaces.desired import DesiredState
 from interfaces.world import now_ms
 from journal.chain import genesis
