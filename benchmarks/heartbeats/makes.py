@@ -22,6 +22,9 @@ class _Devices:
     completed: Any = None
 
 
+async def _nothing(*_: Any, **__: Any) -> None: ...
+
+
 class NullStore:
     """Answers as Cloudly's does, from nothing."""
 
@@ -32,6 +35,12 @@ class NullStore:
 
     def __init__(self) -> None:
         self.devices = _Devices()
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the application wants to be told or to call: there is nothing to do."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _nothing
 
     async def authenticate(self, token_hash: bytes) -> Caller:
         return self._caller(1, token_hash)
