@@ -16,6 +16,8 @@ from cloudly.balena.log_stream import LogStreamApi
 from cloudly.balena.registry import RegistryTokens
 from cloudly.forgetting import Forgetting
 from cloudly.http import answers
+from cloudly.http.api.app import mounted
+from cloudly.http.api.call import Desk
 from cloudly.http.device import DeviceApi
 from cloudly.http.health import Health
 from cloudly.http.live import Closing, Live
@@ -66,6 +68,8 @@ def create_app(
         *host.routes(),
         *Health(store, closing, app.state.recurring.problems).routes(),
     ]
+    if settings.api:
+        routes.append(mounted(Desk(store, world, settings)))
     if settings.metrics:
         routes += MetricsPage(metrics, settings).routes()
     if settings.page:

@@ -6,10 +6,11 @@ for the last missing fact; where it gave none, from the first fact that is here.
 
 from __future__ import annotations
 
-import heapq
 import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from cloudly.batch import link_of
@@ -22,6 +23,8 @@ from journal.chain import genesis
 
 FORMAT = "cloudly-journal/1"
 MOST_PROBLEMS = 20
+SLICE = 200
+"""Facts that are read at a time."""
 
 
 @dataclass(slots=True)
@@ -43,32 +46,103 @@ class Check:
             self.problems.append(problem)
 
 
+class Export:
+    """A header, then per epoch: itself, its facts in order, its gaps where they are; a line of JSON each.
+
+    A slice at a time, so that nobody holds the database while a reader is slow.
+
+    It ends where the journal ended when it began: what is missing is on record up to there.
+    """
+
+    def __init__(self, node: int, node_id: str) -> None:
+        self._node = node
+        self._node_id = node_id
+        self._rest: deque[_Epoch] | None = None
+
+    def step(self, db: Connection) -> list[dict[str, Any]] | None:
+        """The next lines; None: that was all."""
+        if self._rest is None:
+            self._rest = deque(_epochs(db, self._node))
+            return [{"format": FORMAT, "node": self._node_id}]
+        if not self._rest:
+            return None
+        part = self._rest[0].step(db)
+        if part is None:
+            self._rest.popleft()
+            return []
+        return part
+
+
 def lines(db: Connection, node: int, node_id: str) -> Iterator[dict[str, Any]]:
-    """A header, then per epoch: itself, its facts in order, its gaps where they are."""
-    yield {"format": FORMAT, "node": node_id}
+    """All of it at one moment."""
+    export = Export(node, node_id)
+    while (part := export.step(db)) is not None:
+        yield from part
+
+
+def _epochs(db: Connection, node: int) -> Iterator[_Epoch]:
+    rows = story.epochs(db, node)
+    ends = db.execute("SELECT epoch_n, lane, ack_seq FROM lane WHERE node=?", (node,)).fetchall()
     missing = story.gaps(db, node)
-    for epoch in story.epochs(db, node):
-        known = {name: value for name, value in epoch.items() if name != "node"}
-        yield {
-            "epoch": known | {"branch": json.loads(epoch["branch"]), "hole": bool(epoch["hole"])}
-        }
-        gaps = (gap for gap in missing if gap["epoch_n"] == epoch["n"])
-        marks = [_Placed(gap["at_n"] or story.END, 0, {"gap": _plain(gap)}) for gap in gaps]
-        facts = (
-            _Placed(fact.n, 1, _fact(fact)) for fact in story.oldest_first(db, node, epoch["n"])
+    for row in rows:
+        known = {name: value for name, value in row.items() if name != "node"}
+        yield _Epoch(
+            node,
+            row["n"],
+            {"epoch": known | {"branch": json.loads(row["branch"]), "hole": bool(row["hole"])}},
+            deque(
+                sorted(
+                    (
+                        _Gap(gap["at_n"] or story.END, {"gap": _plain(gap)})
+                        for gap in missing
+                        if gap["epoch_n"] == row["n"]
+                    ),
+                    key=lambda one: one.n,
+                )
+            ),
+            {one["lane"]: one["ack_seq"] for one in ends if one["epoch_n"] == row["n"]},
         )
-        in_order = heapq.merge(sorted(marks, key=_Placed.key), facts, key=_Placed.key)
-        yield from (one.line for one in in_order)
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """What is left to tell of one epoch."""
+
+    node: int
+    n: int
+    head: dict[str, Any] | None
+    gaps: deque[_Gap]
+    ends: dict[str, int]
+    at: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+
+    def step(self, db: Connection) -> list[dict[str, Any]] | None:
+        if self.head is not None:
+            first, self.head = [self.head], None
+            return first
+        facts = list(islice(self._facts(db), SLICE))
+        if not facts:
+            told = [gap.line for gap in self.gaps]
+            self.gaps.clear()
+            return told or None
+        told = []
+        for fact in facts:
+            while self.gaps and self.gaps[0].n <= fact.n:
+                told.append(self.gaps.popleft().line)
+            told.append(_fact(fact))
+            self.at[fact.lane] = fact.seq
+        return told
+
+    def _facts(self, db: Connection) -> Iterator[Kept]:
+        facts = story.oldest_first(db, self.node, self.n, after=self.at)
+        return (fact for fact in facts if fact.seq <= self.ends.get(fact.lane, 0))
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
-    n: int
-    after: int
-    line: dict[str, Any]
+class _Gap:
+    """A gap, before the fact at that place."""
 
-    def key(self) -> tuple[int, int]:
-        return self.n, self.after
+    n: int
+    line: dict[str, Any]
 
 
 def _fact(fact: Kept) -> dict[str, Any]:

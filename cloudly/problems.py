@@ -4,6 +4,7 @@ CloudlyProblem
 ├── Refused             a client asked for what it may not have; carries the problem that it is told
 ├── BadSettings         the environment or an option; the message names it and gives an example
 ├── BadOrder            the operator asked for what cannot be; nothing was changed
+│   └── NoSuch              it names something that there is not
 └── StoreProblem        the database
     ├── StoreUnavailable    busy, full or failing: nothing was written, ask again later
     ├── StoreUnsafe         the settings that durability needs did not take
@@ -30,10 +31,15 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "node-unknown":      (401, "The node token is not known."),
     "node-revoked":      (401, "The node was revoked."),
     "node-mismatch":     (403, "The credential is another node's."),
+    "api-token-unknown": (401, "The API token is not known."),
+    "api-token-expired": (401, "The API token has expired."),
+    "api-token-revoked": (401, "The API token was revoked."),
+    "not-allowed":       (403, "The role of this API token does not allow that."),
     "login-unknown":     (401, "Neither a device nor a publisher of this name and password."),
     "gap":               (409, "Facts are missing before this batch."),
     "fork":              (409, "This journal is not the one that Cloudly has."),
     "fenced":            (409, "Another device, or a newer journal, speaks as this node now."),
+    "conflict":          (409, "This cannot be done as things are; nothing was changed."),
     "too-large":         (413, "The body is too large."),
     "malformed":         (422, "The request cannot be understood."),
     "busy":              (503, "Cloudly cannot take this now."),
@@ -80,6 +86,17 @@ class BadSettings(CloudlyProblem):
 
 class BadOrder(CloudlyProblem):
     """What the operator asked for cannot be done; nothing was changed."""
+
+
+class NoSuch(BadOrder):
+    """The operator named something that there is not: `what`, in a word."""
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__(message)
+        self.what = what
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (NoSuch, (self.what, str(self)))
 
 
 class StoreProblem(CloudlyProblem):

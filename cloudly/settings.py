@@ -23,6 +23,7 @@ VARIABLES = {
     "body_deadline_s":   ("CLOUDLY_BODY_DEADLINE_S",   "20"),
     "node_token_days":   ("CLOUDLY_NODE_TOKEN_DAYS",   "90"),
     "page":              ("CLOUDLY_PAGE",              "on"),
+    "api":               ("CLOUDLY_API",               "on"),
     "insecure_page":     ("CLOUDLY_INSECURE_PAGE",     "off"),
     "log_level":         ("CLOUDLY_LOG_LEVEL",         "INFO"),
     "log_format":        ("CLOUDLY_LOG_FORMAT",        "json"),
@@ -88,6 +89,8 @@ class Settings(BaseModel):
     node_token_days: float | None = Field(default=None, ge=0.01, le=36500)
     """Nodes are asked for another node token when theirs is older; None: only when an operator says so."""
     page: bool = True
+    api: bool = True
+    """Serve the admin API; every route of it needs an API token, so any address may."""
     insecure_page: bool = False
     """Serve the page, which has no login yet, on an address that others can reach."""
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

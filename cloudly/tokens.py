@@ -21,6 +21,10 @@ def new_join_token(world: World) -> str:
     return "bjt_" + new_secret(world)
 
 
+def new_api_token(world: World) -> str:
+    return "bat_" + new_secret(world)
+
+
 def new_publisher_password(world: World) -> str:
     return "bpt_" + new_secret(world)
 

@@ -13,7 +13,8 @@ class Problem(Wire):
 
     `code` is one of ours and stable: `token-unknown`, `token-expired`, `token-revoked`, `token-used-up`,
     `registered-already`, `enrollment-closed`, `node-unknown`, `node-revoked`, `node-mismatch`, `login-unknown`,
-    `gap`, `fork`, `fenced`, `too-large`, `malformed`, `busy`, `not-found`, `internal`.
+    `gap`, `fork`, `fenced`, `too-large`, `malformed`, `busy`, `not-found`, `internal`; to operators also
+    `api-token-unknown`, `api-token-expired`, `api-token-revoked`, `not-allowed`, `conflict`.
     """
 
     type: str = "about:blank"

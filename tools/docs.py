@@ -3,6 +3,7 @@
 - docs/machines.md: the state diagram of each machine, and who is awaited in each state, from the charts.
 - docs/cli.md: the `--help` of every command.
 - docs/schema/*.json: JSON Schema of what crosses a border, from `interfaces`.
+- docs/schema/openapi.json: the admin API, from its routes.
 
 A page is a function without arguments that returns text; the same code gives the same text, on any machine.
 """
@@ -77,6 +78,7 @@ def pages() -> dict[str, Page]:
     return {
         "machines.md": machines,
         "cli.md": command_lines,
+        "schema/openapi.json": admin_api,
         **{f"schema/{kebab(name)}.json": page for name, page in schemas()},
     }
 
@@ -194,6 +196,12 @@ def schema(model: type[Wire]) -> str:
     return (
         json.dumps(model.model_json_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     )
+
+
+def admin_api() -> str:
+    from cloudly.http.api.app import build
+
+    return json.dumps(build().openapi(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def kebab(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from cloudly.cli import (
+    api_token,
     ca,
     channel,
     fleet,
@@ -42,6 +43,7 @@ app.add_typer(channel.app, name="channel")
 app.add_typer(pin.app, name="pin")
 app.add_typer(pin.unpin, name="unpin")
 app.add_typer(token.app, name="token")
+app.add_typer(api_token.app, name="api-token")
 app.add_typer(node.app, name="node")
 app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")

@@ -79,7 +79,7 @@ def move(
     with opened(data_dir) as store:
         row = store.read_now(lambda db: reading.find(db, node))
         move_it = partial(fleets.move, new_id=partial(new_id, world), now_ms=who.at_ms, by=who)
-        moved = store.write_now(lambda db: move_it(db, row["id"], fleets.find(db, fleet)))
+        moved = store.write_now(lambda db: move_it(db, row["id"], fleets.named(db, fleet)))
     what = moved.why or f"generation {moved.generation}"
     typer.echo(f"node {row['node_id']} is in fleet {fleet}: {what}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -81,11 +80,10 @@ def list_(
 @app.command()
 def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show one node: what it should be, what it is, what it did, and what its Supervisor reported."""
-    from cloudly.balena.both import both_sides
-    from cloudly.reports import load, waiting_of
+    from cloudly.reports import waiting_of
+    from cloudly.service.nodes import in_full
     from cloudly.store import reading
     from cloudly.store.governance.standing import held_by
-    from cloudly.views import asks_operator, fence_notice, node_view
     from interfaces.why import lines
     from interfaces.world import RealWorld, now_ms
 
@@ -93,41 +91,26 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
     with opened(data_dir) as store:
         row = store.read_now(lambda db: reading.find(db, node))
         versions = store.read_now(reading.versions)
-        number = row["id"]
-        parts: dict[str, list[dict[str, Any]]] = {
-            name: [dict(one) for one in store.read_now(partial(question, node_n=number))]
-            for name, question in (
-                ("deployments", reading.deployments),
-                ("never_again", reading.never_again),
-                ("enrollments", reading.enrollments),
-                ("lanes", reading.lanes),
-                ("streams", reading.streams),
-                ("transitions", reading.transitions),
-            )
-        }
-        pinned = store.read_now(lambda db: held_by(db, number, now))
-        both = store.read_now(lambda db: both_sides(db, store.devices, dict(row), now))
-    view = node_view(dict(row), versions=versions, now_ms=now, every_s=every_s)
+        shown_node = store.read_now(
+            lambda db: in_full(db, dict(row), store.devices, now_ms=now, every_s=every_s)
+        )
+        pinned = store.read_now(lambda db: held_by(db, row["id"], now))
+    view, both = shown_node.view, shown_node.both
     if as_json:
         sides = {
             "supervisor_reported": both.reported and asdict(both.reported),
             "disagreements": both.disagreements,
             "pinned": pinned,
         }
-        print_json({**asdict(view), "reported": load(row["reported"]), **sides, **parts})
+        print_json({**asdict(view), "reported": shown_node.reported, **sides, **shown_node.parts})
         return
-    _print_node(view, parts, now)
+    _print_node(view, shown_node.parts, now)
     _print_supervisor(both.reported, versions, now)
     held = f"It is pinned {pinned}" if pinned else ""
-    for words in (
-        *both.disagreements,
-        *asks_operator(dict(row)),
-        fence_notice(dict(row), now),
-        held,
-    ):
+    for words in (*both.disagreements, *shown_node.asks, shown_node.notice, held):
         if words:
             typer.echo(f"\n{shown(words)}")
-    for one in waiting_of(load(row["reported"])):
+    for one in waiting_of(shown_node.reported):
         typer.echo("")
         for line in lines(one, now_ms=now):
             typer.echo(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, shown
-from cloudly.cli.token import UNITS_S
+from cloudly.durations import UNITS_S
 
 if TYPE_CHECKING:
     from cloudly.chunks import Kept
@@ -24,10 +24,6 @@ NodeArgument = Annotated[
     str, typer.Argument(metavar="NODE", help="Node id, the beginning of one, or host name.")
 ]
 NEWEST = 100
-BESIDE = "; these were the device's own, beside another writer's facts"
-MAYBE_BESIDE = (
-    "; these were the device's own, and what Cloudly has of these numbers may be another writer's"
-)
 
 
 def moment_ms(text: str, now_ms: int) -> int:
@@ -214,33 +210,16 @@ def _fact(line: Line) -> Iterator[str]:
 
 def gaps(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show what Cloudly will never get of a node's journal, and why."""
-    from cloudly.gaps import words
-    from cloudly.store import reading, story
-    from cloudly.story import hole_words
+    from cloudly.service import missing
+    from cloudly.store import reading
     from interfaces.why import when
 
     with opened(data_dir) as store:
         row = store.read_now(lambda db: reading.find(db, node))
-        missing = store.read_now(lambda db: story.gaps(db, row["id"]))
-        branches = store.read_now(lambda db: story.branch_gaps(db, row["id"]))
-        epochs = store.read_now(lambda db: story.epochs(db, row["id"]))
-    rows = [one | {"branch": False} for one in missing] + [
-        one | {"branch": True} for one in branches
-    ]
-    for one in rows:
-        one["last_hash"] = one["last_hash"].hex() if one["last_hash"] else None
-        one["kinds"] = _kinds(one["kinds"])
-        one["words"] = words(one["why"]) + _beside(one)
-    holes = [
-        {
-            "epoch_n": epoch["n"],
-            "epoch": epoch["predecessor"],
-            "why": "hole",
-            "words": hole_words(epoch["predecessor"]),
-        }
-        for epoch in epochs
-        if epoch["hole"]
-    ]
+        rows = store.read_now(
+            lambda db: [*missing.gaps(db, row["id"]), *missing.beside(db, row["id"])]
+        )
+        holes = store.read_now(lambda db: missing.holes(db, row["id"]))
     if as_json:
         print_json(rows + holes)
         return
@@ -258,34 +237,19 @@ def gaps(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
         typer.echo(shown(f"before epoch {hole['epoch_n']}: {hole['words']}"))
 
 
-def _beside(row: Mapping[str, Any]) -> str:
-    if not row["branch"]:
-        return ""
-    return MAYBE_BESIDE if row.get("here") else BESIDE
-
-
-def _kinds(text: str) -> dict[str, int]:
-    import json
-
-    kinds: dict[str, int] = json.loads(text)
-    return kinds
-
-
 def export_journal(node: NodeArgument, *, data_dir: DataDir = None) -> None:
     """Print all that Cloudly has of a node's journal, a line of JSON each: epochs, facts in order, gaps."""
     import json
 
-    from cloudly.export import lines
+    from cloudly.export import Export
     from cloudly.store import reading
 
     with opened(data_dir) as store:
         row = store.read_now(lambda db: reading.find(db, node))
-
-        def told(db: Connection) -> None:
-            for line in lines(db, row["id"], row["node_id"]):
+        export = Export(row["id"], row["node_id"])
+        while (part := store.read_now(export.step)) is not None:
+            for line in part:
                 typer.echo(json.dumps(line, ensure_ascii=True, separators=(",", ":")))
-
-        store.read_now(told)
 
 
 def verify_journal(

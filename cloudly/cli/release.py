@@ -15,7 +15,7 @@ from cloudly.cli.people import ByOption, by_now
 from cloudly.cli.release_file import COMMIT, VERSION, matching
 
 if TYPE_CHECKING:
-    from cloudly.store.audit import By
+    from cloudly.service.orders import Done
     from cloudly.store.sql import Connection
     from cloudly.store.wanted import NewRelease
     from interfaces.desired import UpdatePolicy
@@ -168,62 +168,23 @@ def apply(  # noqa: PLR0913 - whom, what, how
 
     Raises BadOrder; then nothing was changed.
     """
-    from cloudly.problems import BadOrder
-    from cloudly.store import reading, releases, wanted
+    from functools import partial
+
+    from cloudly.service import orders
     from cloudly.store.audit import By
     from interfaces.world import RealWorld, new_id, now_ms
 
     world = RealWorld()
-    now, document = now_ms(world), policy.model_dump_json()
-    release = (
-        releases.find_release(db, new)
-        if isinstance(new, str)
-        else wanted.define_release(db, new, now)
+    ask = orders.Ask(new, policy, again, By(by, now_ms(world)), partial(new_id, world), force=force)
+    done = (
+        orders.order_fleets(db, ask, fleet) if node is None else [orders.order_node(db, ask, node)]
     )
-    if node is None:
-        rows = _fleets_want(db, fleet, (release, document), By(by, now))
-    else:
-        found = reading.find(db, node)
-        rows = [(found["id"], found["node_id"])]
-    done: list[dict[str, object]] = []
-    for number, node_id in rows:
-        deployment = new_id(world)
-        order = wanted.Order(number, release, document, deployment, now, actor=by)
-        try:
-            generation, why = (
-                wanted.set_release(db, order, again=again, force=force),
-                "has it already",
-            )
-        except BadOrder as problem:
-            if node is not None:
-                raise
-            generation, why = None, str(problem)  # one node's past must not stop the others
-        one: dict[str, object] = {"node": node_id, "generation": generation}
-        done.append(one | ({"deployment": deployment} if generation else {"unchanged": why}))
-    return done
+    return [_told(one) for one in done]
 
 
-def _fleets_want(
-    db: Connection, fleet: str | None, what: tuple[int, str], by: By
-) -> list[tuple[int, str]]:
-    """That fleet, or each, shall run it, also on nodes that enroll later. Returns the nodes there are."""
-    from cloudly.store import audit, fleets, releases, wanted
-
-    release, policy = what
-    version = releases.named(db, release)["version"]
-    meant = fleets.listed(db) if fleet is None else [fleets.find(db, fleet)]
-    for one in meant:
-        wanted.set_default(db, one["id"], release, policy, now_ms=by.at_ms)
-        if by.person:
-            audit.note(db, by, "fleet.release_set", f"fleet/{one['name']}", release=version)
-    return [
-        (row["id"], row["node_id"])
-        for one in meant
-        for row in db.execute(
-            "SELECT id, node_id FROM node WHERE fleet=? AND retired_at_ms IS NULL ORDER BY id",
-            (one["id"],),
-        )
-    ]
+def _told(done: Done) -> dict[str, object]:
+    told: dict[str, object] = {"node": done.node_id, "generation": done.generation}
+    return told | ({"deployment": done.deployment} if done.generation else {"unchanged": done.why})
 
 
 @app.command("list")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cloudly.balena.compose.notes import Note
-    from cloudly.store.sql import Connection
 
 COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VERSION = re.compile(r"[^\s\x00-\x1f]{1,200}")
@@ -107,14 +106,17 @@ def show(
     data_dir: DataDir = None,
 ) -> None:
     """Show a release: its services, volumes and networks, and who wants it."""
-    from cloudly.store.releases import find_release, sample_target
+    from cloudly.service.releases import described
+    from cloudly.store.releases import find_release, sample_target, wanted_by
 
     with opened(data_dir) as store:
         number = store.read_now(lambda db: find_release(db, release))
         if target:
             print_json(store.read_now(lambda db: sample_target(db, number, store.app_uuid)))
             return
-        found = store.read_now(lambda db: _described(db, number))
+        found = store.read_now(
+            lambda db: described(db, number) | {"wanted_by": wanted_by(db, number)}
+        )
     if as_json:
         print_json(found)
         return
@@ -166,35 +168,6 @@ def _tell(problems: tuple[Note, ...], warnings: tuple[Note, ...], *, err: bool =
     if rows:
         print_table(("line", "what", "where", "reason"), rows, empty="")
         typer.echo()
-
-
-def _described(db: Connection, number: int) -> dict[str, Any]:
-    from cloudly.store.releases import wanted_by
-    from cloudly.store.targets import target_release
-
-    version, compose, created = db.execute(
-        "SELECT version, compose, created_at_ms FROM release WHERE id=?", (number,)
-    ).fetchone()
-    release = target_release(db, number)
-    services = {
-        one.name: {
-            "image": one.image,
-            "environment": one.environment,
-            "labels": one.labels,
-            "composition": one.composition,
-        }
-        for one in release.services
-    }
-    return {
-        "release": release.commit,
-        "version": version,
-        "created_at_ms": created,
-        "services": services,
-        "volumes": release.volumes,
-        "networks": release.networks,
-        "wanted_by": wanted_by(db, number),
-        "compose": compose,
-    }
 
 
 def _wanting(wanted_by: dict[str, list[str]]) -> str:

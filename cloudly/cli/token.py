@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,17 +12,17 @@ from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table,
 
 app = typer.Typer(help="Join tokens: what lets a device enroll.", no_args_is_help=True)
 
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
 
 def duration_s(text: str) -> int:
     """24h, 30m, 90s, 7d; `never` is 0."""
-    if text == "never":
-        return 0
-    found = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration; for example 24h, 30m, 7d or never")
-    return int(found[1]) * UNITS_S[found[2]]
+    from cloudly.durations import seconds_of
+
+    try:
+        return seconds_of(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no duration; for example 24h, 30m, 7d or never"
+        ) from None
 
 
 Label = Annotated[
@@ -64,28 +63,24 @@ def create(  # noqa: PLR0913 - options of a command
     from pydantic import SecretStr
 
     from cloudly import labels
-    from cloudly.store import fleets
-    from cloudly.store.join_tokens import NewToken
-    from cloudly.store.join_tokens import create as create_token
+    from cloudly.service import join_tokens
     from cloudly.tokens import new_join_token
     from interfaces.join_code import JoinCode
     from interfaces.world import RealWorld, now_ms
 
     world = RealWorld()
-    now = now_ms(world)
+    secret, now = new_join_token(world), now_ms(world)
     given = labels.changed({}, label or [])
     address = _address(data_dir, qr_file) if qr or qr_file else ""
-    expires_at_ms = now + lasts_s * 1000 if lasts_s else None
+    ask = join_tokens.Ask(name, uses, lasts_s, fleet, given)
     with opened(data_dir) as store:
-        into = store.read_now(lambda db: fleets.find(db, fleet))["id"]
-        new = NewToken(new_join_token(world), name, uses, now, expires_at_ms, into, given)
-        number = store.write_now(lambda db: create_token(db, new))
+        made = store.write_now(lambda db: join_tokens.create(db, ask, token=secret, now_ms=now))
     if as_json:
-        made = {"id": number, "token": new.token, "uses": uses}
-        print_json(made | {"expires_at_ms": new.expires_at_ms, "labels": given})
+        told = {"id": made.number, "token": secret, "uses": uses}
+        print_json(told | {"expires_at_ms": made.expires_at_ms, "labels": given})
     else:
-        typer.echo(new.token)
-    code = JoinCode(address, SecretStr(new.token))
+        typer.echo(secret)
+    code = JoinCode(address, SecretStr(secret))
     if qr:
         qr_code.draw(code)
     if qr_file:
@@ -183,18 +178,9 @@ def _moment(at_ms: int | None) -> str | None:
 def _told(row: dict[str, Any], now_ms: int) -> dict[str, Any]:
     """A join token's row as it is shown."""
     from cloudly.labels import load
+    from cloudly.service.join_tokens import state_of
 
-    return row | {"labels": load(row["labels"]), "state": token_state(row, now_ms)}
-
-
-def token_state(row: dict[str, object], now_ms: int) -> str:
-    """usable, used up, expired or revoked."""
-    expires = row["expires_at_ms"]
-    if row["revoked_at_ms"] is not None:
-        return "revoked"
-    if not row["uses_left"]:
-        return "used up"
-    return "expired" if isinstance(expires, int) and expires <= now_ms else "usable"
+    return row | {"labels": load(row["labels"]), "state": state_of(row, now_ms)}
 
 
 @app.command()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudly.governance.pins import Scope
-from cloudly.problems import BadOrder
+from cloudly.problems import BadOrder, NoSuch
 from cloudly.store import audit, node_standing, releases
 from cloudly.store.audit import By
 from cloudly.store.governance import pins
@@ -55,7 +55,17 @@ def find(db: Connection, name: str) -> Row:
     """A fleet by its name. Raises BadOrder."""
     row: Row | None = db.execute(f"{FLEETS} WHERE f.name=?", (name,)).fetchone()
     if row is None:
-        raise BadOrder(f"there is no fleet {name!r}: `cloudly fleet list` shows them")
+        raise NoSuch("fleet", f"there is no fleet {name!r}: `cloudly fleet list` shows them")
+    return row
+
+
+def named(db: Connection, name: str) -> Row:
+    """Its id, name, release and policy, without counting its nodes. Raises NoSuch."""
+    row: Row | None = db.execute(
+        "SELECT id, name, release, policy FROM fleet WHERE name=?", (name,)
+    ).fetchone()
+    if row is None:
+        raise NoSuch("fleet", f"there is no fleet {name!r}: `cloudly fleet list` shows them")
     return row
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cloudly import labels
-from cloudly.problems import BadOrder
+from cloudly.problems import NoSuch
 from cloudly.store.sql import Connection, Row
 from cloudly.tokens import fingerprint
 
@@ -77,7 +77,7 @@ def uses(db: Connection, token: int) -> list[Row]:
 
 
 def revoke(db: Connection, token: int, now_ms: int) -> None:
-    """From now on it admits nobody. Raises BadOrder when there is no such token."""
+    """From now on it admits nobody. Raises NoSuch when there is no such token."""
     done = db.execute(
         "UPDATE join_token SET revoked_at_ms=coalesce(revoked_at_ms, ?) WHERE id=?", (now_ms, token)
     )
@@ -85,8 +85,8 @@ def revoke(db: Connection, token: int, now_ms: int) -> None:
         raise _unknown(token)
 
 
-def _unknown(token: int) -> BadOrder:
-    return BadOrder(f"there is no join token {token}: `cloudly token list` shows them")
+def _unknown(token: int) -> NoSuch:
+    return NoSuch("join token", f"there is no join token {token}: `cloudly token list` shows them")
 
 
 def find(db: Connection, token: str) -> Row | None:

@@ -59,8 +59,12 @@ def lift_quarantine(db: Connection, node: int) -> None:
 
 
 def revoke(db: Connection, node: int, now_ms: int) -> None:
-    db.execute("UPDATE node SET revoked_at_ms=? WHERE id=?", (now_ms, node))
-    outbox.tell_of_node(db, "node.revoked", node, {}, now_ms)
+    """Its credentials are refused from now on; once more changes nothing."""
+    done = db.execute(
+        "UPDATE node SET revoked_at_ms=? WHERE id=? AND revoked_at_ms IS NULL", (now_ms, node)
+    )
+    if done.rowcount:
+        outbox.tell_of_node(db, "node.revoked", node, {}, now_ms)
 
 
 def retire(db: Connection, node: int, word: Word) -> None:

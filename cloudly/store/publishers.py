@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudly.balena.registry_scopes import is_repository
-from cloudly.problems import BadOrder
+from cloudly.problems import BadOrder, NoSuch
 from cloudly.store.sql import Connection
 from cloudly.tokens import fingerprint
 
@@ -64,8 +64,9 @@ def listed(db: Connection) -> list[Publisher]:
 def revoke(db: Connection, name: str) -> None:
     """It gets no more tokens. Raises BadOrder when there is none of that name."""
     if db.execute("DELETE FROM meta WHERE key=?", (ROWS + name,)).rowcount == 0:
-        raise BadOrder(
-            f"there is no publisher {name!r}: `cloudly registry publisher list` shows them"
+        raise NoSuch(
+            "publisher",
+            f"there is no publisher {name!r}: `cloudly registry publisher list` shows them",
         )
 
 

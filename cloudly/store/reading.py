@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloudly.problems import BadOrder
+from cloudly.problems import BadOrder, NoSuch
 from cloudly.store.sql import Connection, Row
 
 NODES = (
@@ -58,7 +58,7 @@ def find(db: Connection, wanted: str) -> Row:
         asked = f"{NODES} WHERE {named} AND {which} LIMIT 2"
         found = found or db.execute(asked, (wanted, prefix)).fetchall()
     if not found:
-        raise BadOrder(f"there is no node {wanted!r}: `cloudly node list` shows them")
+        raise NoSuch("node", f"there is no node {wanted!r}: `cloudly node list` shows them")
     if len(found) > 1:
         raise BadOrder(
             f"{wanted!r} means several nodes: give the whole id, `cloudly node list` shows them"

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from cloudly.balena.compose.read import Composed, commit_of
 from cloudly.balena.image import HOW_TO, digest_of, repository_of
 from cloudly.balena.target import Target, TargetRelease, TargetService, target_state
-from cloudly.problems import BadOrder
+from cloudly.problems import BadOrder, NoSuch
 from cloudly.store.sql import Connection
 from cloudly.store.targets import app_target, target_release
 from interfaces.desired import UpdatePolicy
@@ -96,9 +96,10 @@ def find_release(db: Connection, wanted: str) -> int:
             raise BadOrder(f"{wanted!r} means {len(found)} releases: name the commit, {commits}")
         if found:
             return int(found[0][0])
-    raise BadOrder(
+    raise NoSuch(
+        "release",
         f"there is no release {wanted!r}: `cloudly release list` shows them, and one is made with"
-        " `cloudly release create COMPOSE_FILE`, or here with --release and --image service=ref@sha256:..."
+        " `cloudly release create COMPOSE_FILE`, or here with --release and --image service=ref@sha256:...",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -92,12 +92,19 @@ def epochs(db: Connection, node: int) -> list[dict[str, Any]]:
     return [dict(row) for row in db.execute(f"{EPOCH} WHERE e.node=? ORDER BY e.n", (node,))]
 
 
-def gaps(db: Connection, node: int) -> list[dict[str, Any]]:
-    """All that Cloudly will never get of a node, in order."""
+def gaps(
+    db: Connection,
+    node: int,
+    *,
+    after: tuple[int, str, int] | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """What Cloudly will never get of a node, in order: all of it, or so many after that epoch, lane and seq."""
     rows = db.execute(
         "SELECT g.*, e.epoch FROM lane_gap g JOIN epoch e ON e.node=g.node AND e.n=g.epoch_n"
-        " WHERE g.node=? ORDER BY g.epoch_n, g.lane, g.first_seq",
-        (node,),
+        " WHERE g.node=? AND (g.epoch_n, g.lane, g.first_seq)>(?,?,?)"
+        " ORDER BY g.epoch_n, g.lane, g.first_seq LIMIT ?",
+        (node, *(after or (-1, "", -1)), END if limit is None else limit),
     )
     return [dict(row) for row in rows]
 
@@ -170,15 +177,23 @@ def _backwards(  # noqa: PLR0913, PLR0917 - the key of the index, and where to b
         at = row["first_n"]
 
 
-def oldest_first(db: Connection, node: int, epoch_n: int) -> Iterator[Kept]:
-    """All facts of an epoch, both lanes, in order."""
-    lanes = (lane_facts(db, node, epoch_n, lane) for lane in ("core", "log"))
+def oldest_first(
+    db: Connection, node: int, epoch_n: int, *, after: Mapping[str, int]
+) -> Iterator[Kept]:
+    """The facts of an epoch, both lanes, in order: those after that seq of each lane."""
+    lanes = (lane_facts(db, node, epoch_n, lane, after=after[lane]) for lane in ("core", "log"))
     return heapq.merge(*lanes, key=lambda fact: fact.n)
 
 
-def lane_facts(db: Connection, node: int, epoch_n: int, lane: str) -> Iterator[Kept]:
-    """A lane's facts in the order of their seq."""
-    at = 0
+def lane_facts(
+    db: Connection, node: int, epoch_n: int, lane: str, *, after: int = 0
+) -> Iterator[Kept]:
+    """A lane's facts in the order of their seq, those after that one."""
+    row = db.execute(
+        "SELECT max(first_seq) FROM journal_chunk WHERE node=? AND epoch_n=? AND lane=? AND first_seq<=?",
+        (node, epoch_n, lane, after),
+    ).fetchone()
+    at = 0 if row[0] is None else row[0] - 1
     while True:
         row = db.execute(
             f"{CHUNK} WHERE node=? AND epoch_n=? AND lane=? AND first_seq>? ORDER BY first_seq LIMIT 1",
@@ -186,5 +201,5 @@ def lane_facts(db: Connection, node: int, epoch_n: int, lane: str) -> Iterator[K
         ).fetchone()
         if row is None:
             return
-        yield from read(row)
+        yield from (fact for fact in read(row) if fact.seq > after)
         at = row["first_seq"]

@@ -1,0 +1,64 @@
+"""Who may do what: roles, and the permissions that each one has. Pure, and the only such table.
+
+Rules:
+- A route or a command names the permission that it needs, never a role.
+- Who approves gives no orders and who gives orders approves nothing: two persons, until an admin is both.
+- What may hold a customer's secret (the environment of a release) is a permission of its own.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Permission(StrEnum):
+    API_READ = "api:read"
+    SUMMARY_READ = "summary:read"
+    NODES_READ = "nodes:read"
+    NODES_ORDER = "nodes:order"
+    """Ask one for a diagnosis, put it into another fleet."""
+    NODES_REVOKE = "nodes:revoke"
+    JOURNALS_READ = "journals:read"
+    FLEETS_READ = "fleets:read"
+    FLEETS_WRITE = "fleets:write"
+    JOIN_TOKENS_READ = "join-tokens:read"
+    JOIN_TOKENS_WRITE = "join-tokens:write"
+    RELEASES_READ = "releases:read"
+    RELEASES_CONTENTS = "releases:contents"
+    """Its compose file, environment and labels, where people keep what they should not."""
+    RELEASES_WRITE = "releases:write"
+    RELEASES_SET = "releases:set"
+    """Make one the desired state of nodes."""
+    RELEASES_APPROVE = "releases:approve"
+    PUBLISHERS_READ = "publishers:read"
+    PUBLISHERS_WRITE = "publishers:write"
+    API_TOKENS_READ = "api-tokens:read"
+    API_TOKENS_WRITE = "api-tokens:write"
+
+
+class Role(StrEnum):
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    APPROVER = "approver"
+    ADMIN = "admin"
+
+
+P = Permission
+VIEWER = frozenset({
+    P.API_READ, P.SUMMARY_READ, P.NODES_READ, P.JOURNALS_READ, P.FLEETS_READ, P.JOIN_TOKENS_READ, P.RELEASES_READ,
+    P.PUBLISHERS_READ,
+})  # fmt: skip
+
+# fmt: off
+GRANTED: dict[Role, frozenset[Permission]] = {
+    Role.VIEWER:   VIEWER,
+    Role.OPERATOR: VIEWER | {P.NODES_ORDER, P.NODES_REVOKE, P.FLEETS_WRITE, P.JOIN_TOKENS_WRITE,
+                             P.RELEASES_CONTENTS, P.RELEASES_WRITE, P.RELEASES_SET},
+    Role.APPROVER: VIEWER | {P.RELEASES_CONTENTS, P.RELEASES_APPROVE},
+    Role.ADMIN:    frozenset(Permission),
+}
+# fmt: on
+
+
+def may(role: Role, permission: Permission) -> bool:
+    return permission in GRANTED[role]

@@ -1,0 +1,1 @@
+"""What operators ask for, written once: the command line and the API call the same functions."""
