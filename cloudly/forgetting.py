@@ -26,7 +26,7 @@ log = logging.getLogger("cloudly")
 
 JOB = "forgetting"
 EVERY_S = 2.0
-AT_ONCE = 16
+AT_ONCE = 8
 """Lanes of which a slice is let go by one commit."""
 BUDGET_S = 0.2
 """Of a tick: a tenth of the time at most."""

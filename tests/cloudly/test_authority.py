@@ -32,6 +32,7 @@ TABLE = {
     ("GET",   "/auth/v1/token"):             ("a login",    ""),
     ("POST",  "/auth/v1/token"):             ("a login",    ""),
     ("GET",   "/healthz"):                   ("anyone",     "/healthz"),
+    ("POST",  "/baseos/v1/nodes/token"):     ("node token", "/baseos/v1/nodes/token"),
     ("GET",   "/readyz"):                    ("anyone",     "/readyz"),
     ("GET",   "/metrics"):                   ("anyone",     "/metrics"),
     ("GET",   "/"):                          ("anyone",     "/"),
