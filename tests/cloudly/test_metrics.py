@@ -119,6 +119,21 @@ async def test_the_database_is_asked_once_in_a_while_however_often_somebody_scra
     assert (at_first, len(asked)) == (1, 2)
 
 
+async def test_a_large_fleet_is_counted_a_slice_at_a_time(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudly.metrics.fleet.SLICE", 2)
+    for number in range(5):
+        device = await plane.device(f"n{number}").enroll()
+        await device.beat()
+    plane.release("1.0.0")
+
+    found = await scraped(plane)
+
+    assert found["cloudly_nodes", ("online",)] == 5
+    assert found["cloudly_deployments", ("ordered",)] == 5
+
+
 async def test_a_database_that_is_away_is_a_value_and_not_an_error(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
