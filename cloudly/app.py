@@ -29,8 +29,9 @@ from cloudly.http.recurring import Recurring
 from cloudly.http.watched import Watched
 from cloudly.leading import EVERY_S, Leading
 from cloudly.metrics.metrics import Metrics
+from cloudly.servers import BEAT_EVERY_S, Present
 from cloudly.settings import Settings
-from cloudly.store.device_logs import DeviceLogs
+from cloudly.store.device_logs import TIDY_EVERY_S, DeviceLogs
 from cloudly.store.log_rows import LogBounds
 from cloudly.store.presence import PRESENCE_EVERY_S
 from cloudly.store.store import Store
@@ -40,22 +41,30 @@ from interfaces.world import World
 
 
 def create_app(
-    store: Store, world: World, settings: Settings, *, closing: Closing | None = None
+    store: Store,
+    world: World,
+    settings: Settings,
+    *,
+    closing: Closing | None = None,
+    slot: int = 0,
 ) -> FastAPI:
-    """Cloudly as an ASGI app. The caller opened the store and closes it."""
+    """Cloudly as an ASGI app. The caller opened the store and closes it. `slot`: which server of its directory."""
     app = FastAPI(title="Cloudly", docs_url=None, redoc_url=None, openapi_url=None)
     answers.install(app)
     store.devices.completed = AgentEnvironment(store, world, settings).completed
     closing = closing or Closing()
-    app.state.leading = Leading(store, world)
-    app.state.recurring = _recurring(store, world, app.state.leading)
+    leading = app.state.leading = Leading(store, world)
+    recurring = app.state.recurring = _recurring(store, world, leading)
     delivering = app.state.delivering = Delivering(store, world, settings)
-    app.state.recurring.add(deliver.JOB, deliver.EVERY_S, delivering.tick, at_end=delivering.leave)
+    recurring.add(deliver.JOB, deliver.EVERY_S, delivering.tick, at_end=delivering.leave)
     letting_go = app.state.forgetting = Forgetting(store, world, settings)
-    app.state.recurring.add(
-        forgetting.JOB, forgetting.EVERY_S, letting_go.tick, at_end=letting_go.leave
-    )
-    logs = app.state.logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings))
+    recurring.add(forgetting.JOB, forgetting.EVERY_S, letting_go.tick, at_end=letting_go.leave)
+    logs = DeviceLogs(settings.data_dir, world, LogBounds.of(settings), slot=slot)
+    app.state.logs = logs
+    recurring.add("log files", TIDY_EVERY_S, logs.tidy)
+    if store.is_shared:
+        present = Present(store, world, settings.data_dir, slot, logs.bounds.keep_ms)
+        recurring.add("server", BEAT_EVERY_S, present.beat, at_end=present.end)
     streams = LogStreamApi(store, logs, world, settings, closing)
     metrics = Metrics(store, world, heartbeat_every_s=settings.heartbeat_every_s)
     metrics.gauge("cloudly_log_streams", "Log streams that are open.", lambda: streams.open)

@@ -27,7 +27,8 @@ WORDS = {
 class LogView:
     """One line."""
 
-    n: int
+    place: str
+    """Among the lines of its node; of one server's file, the first one's without saying so."""
     at_ms: int
     """By the device's clock, or by ours where it gave none."""
     received_at_ms: int
@@ -50,7 +51,7 @@ def log_view(kept: Kept, services: Mapping[int, str]) -> LogView:
     at_ms = line.received_at_ms if line.device_at_ms is None else line.device_at_ms
     is_gap = bool(line.marks & Mark.GAP)
     return LogView(
-        kept.n,
+        f"{kept.slot}-{kept.n}" if kept.slot else str(kept.n),
         at_ms,
         line.received_at_ms,
         abs(line.received_at_ms - at_ms) > APART_MS,

@@ -9,7 +9,8 @@ CloudlyProblem
     ├── StoreUnavailable    busy, full or failing: nothing was written, ask again later
     ├── StoreUnsafe         the settings that durability needs did not take
     ├── FromTheFuture       written by a newer Cloudly
-    └── AlreadyServing      another `cloudly serve` holds this data directory
+    ├── AlreadyServing      another `cloudly serve` holds this data directory, or may not share it
+    └── KeysDiffer          a key in this data directory is not the one of Cloudly's other servers
 """
 
 from __future__ import annotations
@@ -117,3 +118,7 @@ class FromTheFuture(StoreProblem):
 
 class AlreadyServing(StoreProblem):
     """Another process serves this data directory."""
+
+
+class KeysDiffer(StoreProblem):
+    """A key in this data directory is not the one of Cloudly's other servers."""

@@ -1,7 +1,7 @@
 """`cloudly serve`: the application behind uvicorn, until SIGTERM.
 
 Rules:
-- One server per data directory: a lock that dies with the process.
+- With SQLite one server per data directory, with PostgreSQL several (`slots.py`): locks that die with the process.
 - SIGTERM makes it not ready and ends live pages at once; after `CLOUDLY_DRAIN_S` it lets requests finish, and saves
   what was only in memory.
 - Recurring jobs run from when the port is open until SIGTERM.
@@ -11,25 +11,22 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import logging
-import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from cloudly import keys
 from cloudly.app import create_app
 from cloudly.http.live import Closing
 from cloudly.http.recurring import Recurring
-from cloudly.problems import AlreadyServing
 from cloudly.settings import Settings, check_exposure, check_tls
+from cloudly.slots import taken
 from cloudly.store.store import Store
 from cloudly.tls.serving import ServedTls, described, open_tls
 from interfaces.world import RealWorld
@@ -98,15 +95,16 @@ def serve(settings: Settings) -> int:
     check_exposure(settings)
     check_tls(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _only_server(settings.data_dir):
-        world = RealWorld()
-        tls = open_tls(settings, world)
-        if tls is not None:
-            log.info("TLS (%s): %s", settings.tls_mode, described(tls.certificate))
+    world, is_shared = RealWorld(), settings.database is not None
+    with taken(settings.data_dir, machine=world.boot_id(), shared=is_shared) as slot:
         store = Store.open(settings.data_dir, world, database_url=settings.database)
         closing = Closing()
         try:
-            app = create_app(store, world, settings, closing=closing)
+            keys.check(store, keys.of(settings, world))
+            tls = open_tls(settings, world)
+            if tls is not None:
+                log.info("TLS (%s): %s", settings.tls_mode, described(tls.certificate))
+            app = create_app(store, world, settings, closing=closing, slot=slot)
             server = Server(
                 _config(app, settings, tls), closing, tls, app.state.recurring, settings.drain_s
             )
@@ -140,19 +138,3 @@ def _run(server: Server) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     with suppress(KeyboardInterrupt):
         server.run()
-
-
-@contextmanager
-def _only_server(directory: Path) -> Iterator[None]:
-    lock = os.open(directory / "serve.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            first = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
-            raise AlreadyServing(f"{directory} is served already, by process {first}") from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        os.close(lock)

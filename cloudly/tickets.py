@@ -21,10 +21,12 @@ from pathlib import Path
 
 from cloudly.durable import write_durably
 from cloudly.problems import StoreUnsafe
+from cloudly.slots import alone
 from cloudly.store.sql import Connection
 from interfaces.world import World
 
 FILE = "ticket.key"
+LOCK = "keys.lock"
 KEY_BYTES = 32
 FORM = re.compile(r"bet_([1-9][0-9]{0,17})_[A-Za-z0-9_-]{43}")
 DEVICE = "SELECT n.node_id, d.key_hash FROM device d JOIN node n ON n.id=d.node WHERE d.node=?"
@@ -43,7 +45,7 @@ class Tickets:
         row = db.execute(DEVICE, (node,)).fetchone()
         if row is None:
             return None
-        return _ticket(self._read() or self._draw(), node, str(row[0]), bytes(row[1]))
+        return _ticket(self.key(), node, str(row[0]), bytes(row[1]))
 
     def node_of(self, db: Connection, presented: str) -> int | None:
         """Whose ticket it is; None: it is no ticket, or none any more. Raises StoreUnsafe, OSError."""
@@ -57,6 +59,10 @@ class Tickets:
             return None
         made = _ticket(key, node, str(row[0]), bytes(row[1]))
         return node if hmac.compare_digest(made, presented) else None
+
+    def key(self) -> bytes:
+        """Drawn if there is none. Raises StoreUnsafe, OSError."""
+        return self._read() or self._draw()
 
     def _read(self) -> bytes | None:
         if self._key is None:
@@ -73,9 +79,12 @@ class Tickets:
         return self._key
 
     def _draw(self) -> bytes:
-        key = self._world.random_bytes(KEY_BYTES)
-        write_durably(self._file, key)
-        self._key = key
+        with alone(self._file.with_name(LOCK)):
+            key = self._read()  # another server's, which was as quick
+            if key is None:
+                key = self._world.random_bytes(KEY_BYTES)
+                write_durably(self._file, key)
+                self._key = key
         return key
 
 

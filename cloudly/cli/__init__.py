@@ -23,6 +23,7 @@ from cloudly.cli import (
     registry,
     release,
     rollout,
+    servers,
     token,
     webhook,
 )
@@ -51,6 +52,7 @@ app.add_typer(registry.app, name="registry")
 app.add_typer(ca.app, name="ca")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(image.app, name="image")
+app.add_typer(servers.app, name="servers")
 
 
 @app.callback(invoke_without_command=True)

@@ -40,6 +40,7 @@ def init(
     data_dir: DataDir = None,
 ) -> None:
     """Make the CA. `cloudly serve` with CLOUDLY_TLS=self does it by itself, for the public URL's host alone."""
+    from cloudly import keys
     from cloudly.tls.authority import is_host
     from interfaces.world import RealWorld
 
@@ -51,7 +52,13 @@ def init(
                 f"--permit {name!r} is no host; for example --permit example.com"
             )
     world = RealWorld()
-    kept.make_ca(list(dict.fromkeys([host, *further])), world, replace=replace)
+    hosts = list(dict.fromkeys([host, *further]))
+    if not replace:  # whether other servers have one already is asked when this one starts
+        kept.make_ca(hosts, world)
+    else:
+        settings = settings_of(data_dir, public_url=public_url)
+        with keys.replacing(settings, world, "ca", at_once=True):
+            kept.make_ca(hosts, world, replace=True)
     kept.renew_server(host, world)
     _print(kept, as_json=as_json)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from cloudly.cli.node_journal import NodeArgument, moment_ms
 if TYPE_CHECKING:
     from cloudly.log_view import LogView
     from cloudly.store.log_chunks import Kept
+    from cloudly.store.log_files import Search
     from cloudly.store.log_reading import Wanted
     from cloudly.store.store import Store
 
@@ -64,12 +65,15 @@ def logs(  # noqa: PLR0913 - options of a command
         row = store.read_now(lambda db: reading.find(db, node))
         wanted = _wanted(store, service, since_ms, grep or "", system=system)
         printer = _printer(store, as_json=as_json)
-        with _readable(), _quietly():
-            last_n = _newest(settings.data_dir, row["node_id"], wanted, count, printer)
+        _tell_elsewhere(store, settings.data_dir)
+        with _quietly():
+            seen, unread = _newest(settings.data_dir, row["node_id"], wanted, count, printer)
             if follow:
-                _follow(settings.data_dir, row["node_id"], wanted, last_n, printer)
-            elif last_n == 0 and not as_json:
+                _follow(settings.data_dir, row["node_id"], wanted, seen, printer)
+            elif not any(seen.values()) and not as_json and not unread:
                 typer.echo("no such lines: the device has sent none, or the filters leave none")
+    if unread:
+        raise typer.Exit(1)
 
 
 def _wanted(store: Store, service: str | None, since_ms: int, text: str, *, system: bool) -> Wanted:
@@ -88,57 +92,82 @@ def _wanted(store: Store, service: str | None, since_ms: int, text: str, *, syst
 
 def _newest(
     directory: Path, node_id: str, wanted: Wanted, count: int, printer: Callable[[Kept], None]
-) -> int:
-    """Print the newest so many; the place after which more may come."""
-    from cloudly.store.log_file import open_to_read
-    from cloudly.store.log_reading import newest_n, pieces
+) -> tuple[dict[int, int], bool]:
+    """Print the newest so many; the places of each file after which more may come, and whether one is unreadable."""
+    from cloudly.store.log_files import Following, search
 
-    db = open_to_read(directory)
-    if db is None:
-        return 0
-    try:
-        last_n = newest_n(db, node_id)
-        lines = (kept for piece in pieces(db, node_id, wanted) for kept in piece.lines)
-        found = list(islice(lines, count or None))
-    finally:
-        db.close()
-    for kept in reversed(found):
+    following = Following(directory, node_id).begin()
+    with search(directory, node_id, wanted) as found:
+        newest = list(islice(_lines(found), count or None))
+    unread = following.problems | found.problems
+    _tell(directory, unread)
+    for kept in reversed(newest):
         printer(kept)
-    return max(last_n, found[0].n) if found else last_n
+        following.seen[kept.slot] = max(kept.n, following.seen.get(kept.slot, 0))
+    return following.seen, bool(unread)
+
+
+def _lines(found: Search) -> Iterator[Kept]:
+    """The newest first."""
+    while True:
+        if found.look():
+            continue
+        kept = found.take()
+        if kept is None:
+            return
+        yield kept
 
 
 def _follow(
-    directory: Path, node_id: str, wanted: Wanted, last_n: int, printer: Callable[[Kept], None]
+    directory: Path,
+    node_id: str,
+    wanted: Wanted,
+    seen: dict[int, int],
+    printer: Callable[[Kept], None],
 ) -> None:
     import anyio
 
+    from cloudly.store.log_files import Following
     from interfaces.world import RealWorld
 
     async def on_and_on() -> None:
-        world, seen = RealWorld(), last_n
+        world, following, told = RealWorld(), Following(directory, node_id, seen=seen), set[int]()
         while True:
-            for kept in _since(directory, node_id, seen):
-                seen = kept.n
+            lines, _ = following.news()
+            for kept in lines:
                 if wanted.wants(kept.line):
                     printer(kept)
+            new = {slot: one for slot, one in following.problems.items() if slot not in told}
+            told = set(following.problems)
+            _tell(directory, new)
             sys.stdout.flush()
             await world.sleep(LOOK_EVERY_S)
 
     anyio.run(on_and_on)
 
 
-def _since(directory: Path, node_id: str, seen: int) -> Iterable[Kept]:
-    """What came since; the file is opened anew each time, because another one may have taken its place."""
-    from cloudly.store.log_file import open_to_read
-    from cloudly.store.log_reading import after, newest_n
+def _tell(directory: Path, problems: Mapping[int, Exception]) -> None:
+    """Of files that cannot be read; what the others have is shown."""
+    from cloudly.store.log_file import file_of
 
-    db = open_to_read(directory)
-    if db is None:
-        return []
-    try:
-        return after(db, node_id, seen if seen <= newest_n(db, node_id) else 0)
-    finally:
-        db.close()
+    for slot, problem in problems.items():
+        typer.echo(
+            f"cloudly: {file_of(directory, slot).name} could not be read: {problem}; its server sets a"
+            " damaged one aside when it meets the damage",
+            err=True,
+        )
+
+
+def _tell_elsewhere(store: Store, directory: Path) -> None:
+    from cloudly import servers
+    from interfaces.world import RealWorld
+
+    if store.is_shared:
+        here = servers.directory_id(directory, RealWorld())
+        for place in servers.elsewhere(store.read_now(servers.listed), here):
+            typer.echo(
+                f"cloudly: a server keeps logs at {place}, which are not shown here", err=True
+            )
 
 
 def _printer(store: Store, *, as_json: bool) -> Callable[[Kept], None]:
@@ -163,6 +192,7 @@ def _fields(kept: Kept, view: LogView) -> dict[str, object]:
     line = kept.line
     return {
         "n": kept.n,
+        "slot": kept.slot,
         "received_at_ms": line.received_at_ms,
         "device_at_ms": line.device_at_ms,
         "source": view.source,
@@ -191,22 +221,6 @@ def _moment(at_ms: int) -> str:
     except (ValueError, OverflowError, OSError):
         return "at an impossible time"
     return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{at_ms % 1000:03}"
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """Raises StoreUnavailable where the file is damaged."""
-    from sqlite3 import Error
-
-    from cloudly.problems import StoreUnavailable
-    from cloudly.store.log_file import FILE
-
-    try:
-        yield
-    except Error as problem:
-        raise StoreUnavailable(
-            f"{FILE} could not be read: {problem}; the server sets a damaged one aside when it meets the damage"
-        ) from None
 
 
 @contextmanager

@@ -100,10 +100,13 @@ def rotate_key(
     data_dir: DataDir = None,
 ) -> None:
     """Sign with the next key, which the registry knows already, and prepare the one after it."""
+    from cloudly import keys
     from cloudly.balena.registry_keys import turn
     from interfaces.world import RealWorld
 
-    turn(settings_of(data_dir).data_dir, RealWorld(), at_once=at_once)
+    settings, world = settings_of(data_dir), RealWorld()
+    with keys.replacing(settings, world, "registry", at_once=at_once):
+        turn(settings.data_dir, world, at_once=at_once)
     typer.echo(
         "all keys are new: give the registry the new bundle (`cloudly registry config --out`) and restart it now"
         if at_once

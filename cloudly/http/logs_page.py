@@ -2,7 +2,7 @@
 
 Rules:
 - Every text of a device is escaped by the template engine, and made harmless before.
-- A search goes through the file row by row and lets others have their turn between two; after so many lines it stops
+- A search goes through the files row by row and lets others have their turn between two; after so many lines it stops
   and offers to go on.
 - A live page reads only what is new, and shows no more lines than at its beginning.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,17 +23,25 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from cloudly import servers
 from cloudly.http.live import Live
 from cloudly.http.page import only_here
 from cloudly.http.templates import Pages
 from cloudly.log_view import log_view
 from cloudly.problems import Refused
 from cloudly.settings import Settings
-from cloudly.store import log_reading, reading
+from cloudly.store import reading
 from cloudly.store.device_logs import DeviceLogs
 from cloudly.store.log_chunks import Kept
-from cloudly.store.log_file import open_to_read
-from cloudly.store.log_reading import END, Wanted
+from cloudly.store.log_files import (
+    Following,
+    Search,
+    newest_first,
+    places_of,
+    search,
+    text_of,
+)
+from cloudly.store.log_reading import Wanted
 from cloudly.store.store import Store
 from interfaces.world import World, now_ms
 
@@ -59,19 +68,20 @@ class LogLook:
     system: bool = False
     text: str = ""
     since: str = ""
-    before_n: int | None = None
+    before: str | None = None
+    """A place, as `log_files` has it."""
 
     @property
     def is_all(self) -> bool:
-        return replace(self, before_n=None) == LogLook()
+        return replace(self, before=None) == LogLook()
 
-    def query(self, *, before_n: int | None = None) -> str:
+    def query(self, *, before: str | None = None) -> str:
         parts = {
             "service": self.service,
             "since": self.since,
             "text": self.text,
             "system": "1" if self.system else "",
-            "before": str(before_n or ""),
+            "before": before or "",
         }
         query = urlencode({name: value for name, value in parts.items() if value})
         return f"?{query}" if query else ""
@@ -80,15 +90,13 @@ class LogLook:
 def look_of(query: QueryParams) -> LogLook:
     """Raises Refused (not-found)."""
     before, since = query.get("before", ""), query.get("since", "")
-    if not re.fullmatch(r"[0-9]{0,18}", before, re.ASCII):
+    if before and places_of(before) is None:
         raise Refused("not-found", "before: the place of a line, as the links on the page have it")
     if not re.fullmatch(r"([1-9][0-9]{0,6}[smhd])?", since, re.ASCII):
         raise Refused("not-found", "since: how long ago, for example 30m, 6h or 2d")
     text = query.get("text", "")[:LONGEST_TEXT].encode(errors="replace").decode()
     service = query.get("service", "")[:LONGEST_TEXT].encode(errors="replace").decode()
-    return LogLook(
-        service, query.get("system") == "1", text, since, int(before) if before else None
-    )
+    return LogLook(service, query.get("system") == "1", text, since, before or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ class Found:
 
     lines: tuple[Kept, ...] = ()
     """The newest first."""
-    older_n: int | None = None
+    older: str | None = None
     """Before this place there may be more."""
     is_partial: bool = False
     """It stopped because it had looked at many, not because it had found many."""
@@ -144,27 +152,26 @@ class LogsPage:
 
     async def logs_live(self, request: Request) -> Response:
         node_id, look = await self._asked(request)
-        look = replace(look, before_n=None)
-        wanted, newest = await self._wanted(look), self._logs.newest(node_id)
+        look = replace(look, before=None)
+        wanted = await self._wanted(look)
+        following = Following(self._logs.directory, node_id, self._mark(node_id)).begin()
         found = await self._search(node_id, look)
-        lines = deque(found.lines, LINES)
-        seen_n = max([newest, *(kept.n for kept in found.lines[:1])])
+        lines = list(found.lines)
+        for kept in lines:
+            following.seen[kept.slot] = max(kept.n, following.seen.get(kept.slot, 0))
         first = [True]
 
         async def changes() -> str | None:
-            nonlocal seen_n, newest
-            now_newest = self._logs.newest(node_id)
-            if now_newest == newest and not first[0]:
+            news, anew = following.news()
+            self._problem_of(following.problems)
+            if not news and not anew and not first[0]:
                 return None
-            first[0], newest = False, now_newest
-            if now_newest < seen_n and now_newest:  # another file
-                seen_n = 0
-                lines.clear()
-            news = self._after(node_id, seen_n)
-            seen_n = news[-1].n if news else seen_n
-            lines.extendleft(kept for kept in news if wanted.wants(kept.line))
-            older_n = lines[-1].n if len(lines) == LINES else found.older_n
-            shown = replace(found, lines=tuple(lines), older_n=older_n)
+            first[0] = False
+            kept = [one for one in lines if one.slot not in anew]
+            fresh = [one for one in news if wanted.wants(one.line)]
+            lines[:] = islice(newest_first([*kept, *fresh]), LINES)
+            older = _older(lines, following.seen) if len(lines) == LINES else found.older
+            shown = replace(found, lines=tuple(lines), older=older)
             return self._pages.render(
                 "_logs.html", now_ms(self._world), **await self._shown(node_id, look, shown)
             )
@@ -191,41 +198,37 @@ class LogsPage:
 
     async def _search(self, node_id: str, look: LogLook) -> Found:
         lines: list[Kept] = []
-        looked_at = 0
-        db = None
-        try:
-            db = open_to_read(self._logs.directory)
-            if db is None:
-                return Found()
-            before_n = END if look.before_n is None else look.before_n
-            wanted = await self._wanted(look)
-            for piece in log_reading.pieces(db, node_id, wanted, before_n=before_n):
-                lines += piece.lines
-                looked_at += piece.looked_at
-                if len(lines) > LINES:
-                    return Found(tuple(lines[:LINES]), lines[LINES - 1].n)
-                if looked_at >= SEARCHED:
-                    return Found(tuple(lines), piece.before_n, is_partial=True)
-                await checkpoint()
-        except sqlite3.Error as problem:
-            return Found(tuple(lines), problem=self._logs.unreadable(problem))
-        finally:
-            if db is not None:
-                db.close()
-        return Found(tuple(lines))
+        left = SEARCHED
+        wanted = await self._wanted(look)
+        before = None if look.before is None else places_of(look.before)
+        with search(self._logs.directory, node_id, wanted, before) as found:
+            while True:
+                looked_at = found.look()
+                if looked_at:
+                    left -= looked_at
+                    if left <= 0 and found.is_stoppable:
+                        return self._found(found, lines, is_partial=True)
+                    await checkpoint()
+                elif not found.has_more:
+                    return self._found(found, lines)
+                elif len(lines) == LINES:
+                    return self._found(found, lines, is_full=True)
+                elif (kept := found.take()) is not None:
+                    lines.append(kept)
 
-    def _after(self, node_id: str, n: int) -> list[Kept]:
-        try:
-            db = open_to_read(self._logs.directory)
-            if db is None:
-                return []
-            try:
-                return log_reading.after(db, node_id, n)
-            finally:
-                db.close()
-        except sqlite3.Error as problem:
-            self._logs.unreadable(problem)
-            return []
+    def _found(
+        self, found: Search, lines: list[Kept], *, is_full: bool = False, is_partial: bool = False
+    ) -> Found:
+        older = text_of(found.places) if is_full or is_partial else None
+        return Found(tuple(lines), older, is_partial, self._problem_of(found.problems))
+
+    def _problem_of(self, problems: Mapping[int, sqlite3.Error]) -> str:
+        return " ".join(self._logs.unreadable(one, slot) for slot, one in problems.items())
+
+    def _mark(self, node_id: str) -> Callable[[int], Hashable]:
+        """Of our own file we know without a look what is new."""
+        own = self._logs.slot
+        return lambda slot: ("written", self._logs.newest(node_id)) if slot == own else None
 
     async def _shown(self, node_id: str, look: LogLook, found: Found) -> dict[str, Any]:
         services = await self._store.read(reading.services)
@@ -237,8 +240,24 @@ class LogsPage:
             "kept_days": f"{self._settings.logs_days:g}",
             "shown": {
                 "lines": [log_view(kept, services) for kept in found.lines],
-                "older_n": found.older_n,
+                "older": found.older,
+                "elsewhere": await self._elsewhere(),
                 "is_partial": found.is_partial,
                 "problem": found.problem,
             },
         }
+
+    async def _elsewhere(self) -> list[str]:
+        """Where other servers keep logs that are not here."""
+        if not self._store.is_shared:
+            return []
+        known = await self._store.read(servers.listed)
+        return servers.elsewhere(known, servers.directory_id(self._logs.directory, self._world))
+
+
+def _older(lines: Sequence[Kept], seen: Mapping[int, int]) -> str:
+    """The place before the lines that are shown; of a file that none is of, all that it has is before it."""
+    places = {slot: n + 1 for slot, n in seen.items()}
+    for kept in lines:
+        places[kept.slot] = min(kept.n, places.get(kept.slot, kept.n))
+    return text_of(places)

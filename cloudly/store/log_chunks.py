@@ -51,10 +51,12 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A line and its place among the lines of its node."""
+    """A line and its place among the lines of its node in one server's file."""
 
     n: int
     line: Line
+    slot: int = 0
+    """Whose file."""
 
 
 @dataclass(frozen=True, slots=True)

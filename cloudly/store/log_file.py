@@ -1,4 +1,6 @@
-"""The file that device logs are in: `logs.db` beside Cloudly's database, opened, set aside and kept within bounds.
+"""The files that device logs are in, one of each server: `logs.db` in the data directory, `logs-1.db` of slot 1, ….
+
+Opened, set aside and kept within bounds.
 
 Rules:
 - Logs are worth less than everything else: a file that is damaged, or another program's, is set aside with a warning
@@ -11,17 +13,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from cloudly.slots import numbered
 from cloudly.store.connection import Numbering
 
 log = logging.getLogger("cloudly")
 
 FILE = "logs.db"
 SET_ASIDE = "logs.db.damaged"
+FORM = re.compile(r"logs(?:-([1-9][0-9]?))?\.db")
 SUFFIXES = ("", "-wal", "-shm")
 FORMAT = 1
 PATIENCE_MS = 0
@@ -51,20 +56,31 @@ def code_of(problem: sqlite3.Error) -> int:
     return getattr(problem, "sqlite_errorcode", 0) & PRIMARY
 
 
-def open_to_write(directory: Path) -> sqlite3.Connection:
+def slots_of(directory: Path) -> list[int]:
+    """The servers that have a file there, running or not."""
+    names = (FORM.fullmatch(file.name) for file in directory.glob("logs*.db"))
+    return sorted(int(name[1] or 0) for name in names if name is not None)
+
+
+def file_of(directory: Path, slot: int) -> Path:
+    return directory / numbered(FILE, slot)
+
+
+def open_to_write(directory: Path, slot: int = 0) -> sqlite3.Connection:
     """The file, made if need be; one that cannot be used is set aside. Raises sqlite3.Error, OSError."""
+    file = file_of(directory, slot)
     try:
-        return _opened(directory / FILE)
+        return _opened(file)
     except sqlite3.DatabaseError as problem:
         if code_of(problem) not in DAMAGE:
             raise
-        set_aside(directory, problem)
-        return _opened(directory / FILE)
+        set_aside(directory, problem, slot)
+        return _opened(file)
 
 
-def open_to_read(directory: Path) -> sqlite3.Connection | None:
+def open_to_read(directory: Path, slot: int = 0) -> sqlite3.Connection | None:
     """The file beside who writes it; None where there is none yet, or no table in it. Raises sqlite3.Error."""
-    file = directory / FILE
+    file = file_of(directory, slot)
     if not file.exists():
         return None
     connection = sqlite3.connect(
@@ -81,17 +97,34 @@ def open_to_read(directory: Path) -> sqlite3.Connection | None:
     return None
 
 
-def set_aside(directory: Path, problem: object) -> None:
-    """Out of the way, for who wants to look at it. Raises OSError."""
+def set_aside(directory: Path, problem: object, slot: int = 0) -> None:
+    """Out of the way, for who wants to look at it; only whoever has the slot may. Raises OSError."""
+    file, aside = numbered(FILE, slot), numbered(SET_ASIDE, slot)
     log.warning(
         "the device logs could not be used and were set aside; new ones begin",
-        extra={"values": {"why": str(problem), "set_aside": str(directory / SET_ASIDE)}},
+        extra={"values": {"why": str(problem), "set_aside": str(directory / aside)}},
     )
     for suffix in SUFFIXES:
         with suppress(FileNotFoundError):
-            (directory / (SET_ASIDE + suffix)).unlink()
+            (directory / (aside + suffix)).unlink()
         with suppress(FileNotFoundError):
-            (directory / (FILE + suffix)).rename(directory / (SET_ASIDE + suffix))
+            (directory / (file + suffix)).rename(directory / (aside + suffix))
+
+
+def remove(directory: Path, slot: int) -> None:
+    """For whoever has the slot, and has closed the file. Raises OSError."""
+    for suffix in SUFFIXES:
+        (directory / (numbered(FILE, slot) + suffix)).unlink(missing_ok=True)
+
+
+def marks(directory: Path, slot: int) -> tuple[int, ...]:
+    """What differs after a write; two writes within some milliseconds may look alike."""
+    found: list[int] = []
+    for suffix in ("", "-wal"):
+        with suppress(OSError):
+            stat = (directory / (numbered(FILE, slot) + suffix)).stat()
+            found += (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    return tuple(found)
 
 
 def used_bytes(db: sqlite3.Connection) -> int:

@@ -52,9 +52,13 @@ class Piece:
     """Everything older is before this place."""
     looked_at: int
     """How many lines the row has."""
+    since_ms: int
+    """Everything older was received before."""
 
 
-def pieces(db: Connection, node_id: str, wanted: Wanted, *, before_n: int = END) -> Iterator[Piece]:
+def pieces(
+    db: Connection, node_id: str, wanted: Wanted, *, before_n: int = END, slot: int = 0
+) -> Iterator[Piece]:
     """The newest row first, until nothing wanted can be left."""
     while True:
         row = db.execute(
@@ -65,17 +69,19 @@ def pieces(db: Connection, node_id: str, wanted: Wanted, *, before_n: int = END)
         chunk = Chunk(*row)
         if chunk.last_at_ms < wanted.since_ms:
             return
-        found = [kept for kept in _kept(chunk) if kept.n < before_n and wanted.wants(kept.line)]
+        found = [
+            kept for kept in _kept(chunk, slot) if kept.n < before_n and wanted.wants(kept.line)
+        ]
         before_n = chunk.first_n
-        yield Piece(found[::-1], before_n, chunk.lines)
+        yield Piece(found[::-1], before_n, chunk.lines, chunk.first_at_ms)
 
 
-def after(db: Connection, node_id: str, n: int, *, rows: int = 64) -> list[Kept]:
+def after(db: Connection, node_id: str, n: int, *, rows: int = 64, slot: int = 0) -> list[Kept]:
     """The lines after that place, oldest first, of at most so many rows."""
     found = db.execute(
         f"{ROW} AND c.first_n+c.lines>?2 ORDER BY c.first_n LIMIT ?3", (node_id, n + 1, rows)
     ).fetchall()
-    return [kept for row in found for kept in _kept(Chunk(*row)) if kept.n > n]
+    return [kept for row in found for kept in _kept(Chunk(*row), slot) if kept.n > n]
 
 
 def newest_n(db: Connection, node_id: str) -> int:
@@ -84,5 +90,11 @@ def newest_n(db: Connection, node_id: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _kept(chunk: Chunk) -> list[Kept]:
-    return [Kept(chunk.first_n + at, line) for at, line in enumerate(unpack(chunk))]
+def size_of(db: Connection, node_id: str) -> int:
+    """Bytes that the file has of a node."""
+    row = db.execute("SELECT size FROM source WHERE node_id=?", (node_id,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _kept(chunk: Chunk, slot: int) -> list[Kept]:
+    return [Kept(chunk.first_n + at, line, slot) for at, line in enumerate(unpack(chunk))]

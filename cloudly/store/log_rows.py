@@ -30,6 +30,10 @@ class LogBounds:
             int(settings.logs_days * 86_400_000),
         )
 
+    def shared(self, servers: int) -> LogBounds:
+        """An equal part of them, for each of so many files."""
+        return LogBounds(self.per_node_bytes // servers, self.total_bytes // servers, self.keep_ms)
+
 
 @dataclass(slots=True)
 class Source:

@@ -11,19 +11,17 @@ Rules:
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cloudly.batch import Batch
 from cloudly.problems import Refused, StoreUnavailable
+from cloudly.slots import alone
 from cloudly.store import (
     heads,
     incarnation,
@@ -54,6 +52,8 @@ from interfaces.world import World, new_id, now_ms
 log = logging.getLogger("cloudly")
 
 FILE = "cloudly.db"
+LOCK = "migrate.lock"
+"""Of who makes or migrates, and of who writes the incarnation down."""
 KEPT_DESIRED = 10_000
 FULL_RETRY_S = (5.0, 15.0)
 """A full queue: after so long, each at another moment, a batch may be sent again."""
@@ -107,7 +107,7 @@ class Store:
             return cls(open_postgresql(database_url), world, directory, serves=serves)
         file = directory / FILE
         try:
-            with _alone(directory):
+            with alone(directory / LOCK):
                 file.touch(mode=0o600)
                 connection = connect(file)
                 migrate.bring_up_to_date(file, connection)
@@ -312,6 +312,11 @@ class Store:
         return self._group.write_now(work)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other servers may use the same database."""
+        return self.database.gathers
+
+    @property
     def unsaved(self) -> dict[int, tuple[int, str]]:
         """Last seen and report of nodes that are only in memory."""
         return self._presence.seen
@@ -359,7 +364,8 @@ class Store:
         life, count, restored = self._group.write_now(
             partial(incarnation.begin, kept=kept, fresh=fresh, identity=self.database.identity)
         )
-        incarnation.write(self._directory, life, count)
+        with alone(self._directory / LOCK):
+            incarnation.write(self._directory, life, count)
         if restored:
             log.warning("the database was restored from a backup, or its incarnation file is gone")
         return life
@@ -367,7 +373,8 @@ class Store:
     def _keep(self, count: int) -> None:
         """The file follows the database; one that lags is no harm, it is written again soon."""
         try:
-            incarnation.write(self._directory, self.incarnation, count)
+            with alone(self._directory / LOCK):
+                incarnation.write(self._directory, self.incarnation, count)
         except OSError as problem:
             log.warning("the incarnation file was not written: %s", problem.strerror)
 
@@ -384,14 +391,3 @@ class Store:
             return None if row is None else str(row[0])
 
         return self.read_now(known) or self._group.write_now(draw)
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Only one process at a time creates or migrates."""
-    lock = os.open(directory / "migrate.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
