@@ -162,6 +162,24 @@ async def test_a_grant_costs_the_same_with_ten_thousand_nodes_as_with_two(
         assert scans == []
 
 
+async def test_a_tick_looks_at_what_is_in_flight_and_never_at_all_grants(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rolling = await Rolling.begin(plane, 2, plan(selector="label.none"))
+    crowd(plane, rolling.number, in_flight=200)
+    await rolling.tick()
+
+    with listening(plane, monkeypatch) as said:
+        await rolling.tick()
+
+    assert len(said) < 40
+    if isinstance(plane.store.database, SqliteDatabase):
+        steps = [(one, step) for one in said for step in plans(plane, one)]
+        assert [step for step in steps if is_scan(step[1])] == []
+        walks = [one for one, step in steps if "rollout_grant_1 (rollout=?)" in step]
+        assert [one for one in walks if "LIMIT" not in one] == []
+
+
 async def granting(rolling: Rolling, device: Device, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     await rolling.plane.store.rollouts.look()
     with listening(rolling.plane, monkeypatch) as said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import anyio
@@ -284,10 +285,12 @@ async def test_a_clock_that_went_back_does_not_lock_everybody_out(plane: Plane) 
     assert plane.rows("lease")[0]["epoch"] == 4
 
 
+@pytest.mark.parametrize("stride", [1, 3, 4000])
 async def test_a_fleet_of_many_slices_is_walked_to_its_end(
-    plane: Plane, monkeypatch: pytest.MonkeyPatch
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, stride: int
 ) -> None:
     monkeypatch.setattr(sweeping, "SLICE", 2)
+    monkeypatch.setattr(sweeping, "STRIDE", stride)
     monkeypatch.setattr(turning, "SLICE", 2)
     rolling = await Rolling.begin(plane, 7, plan(Phase(name="all", share_bp=10_000, soak_s=0)))
 
@@ -298,6 +301,36 @@ async def test_a_fleet_of_many_slices_is_walked_to_its_end(
         await rolling.wait(4, every_s=1)
     assert waiting == ["admitting"] * 7
     assert rolling.believed.state == "completed"
+
+
+@pytest.mark.parametrize("first", [0, 3, 6])
+async def test_a_walk_from_anywhere_finds_who_is_to_come_wherever_he_is(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    """By place too: a phase that takes some of them by their ids alone."""
+    monkeypatch.setattr(sweeping, "STRIDE", 2)
+    half = Phase(name="half", share_bp=5000, soak_s=60)
+    rolling = await Rolling.begin(plane, 8, plan(half, ALL))
+    early = [one for one in rolling.devices if rolling.phase_of(one) == 0]
+    last = early[first % len(early)]
+
+    def swept() -> int:
+        walk = sweeping.Walk(at=plane.node(rolling.devices[first].node_id)["id"])
+        story = rolling.story
+        for _ in range(40):
+            step = partial(sweeping.walk, known=story, before=walk, now_ms=rolling.now_ms)
+            walk, ended = plane.store.read_now(step)
+            if ended is not None:
+                return ended.to_come
+        raise AssertionError("the walk does not end")
+
+    for device in early:
+        assert swept() == 1
+        if device is not last:
+            await rolling.beat(device)
+    assert swept() == 1
+    await rolling.beat(last)
+    assert swept() == 0
 
 
 async def test_a_rollback_of_many_slices_turns_everybody_back(

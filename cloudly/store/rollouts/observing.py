@@ -128,10 +128,12 @@ def _quiet(db: Connection, known: Story, now_ms: int) -> list[Grant]:
     rows = db.execute(
         "SELECT n.node_id, g.phase, g.at_ms, l.last_seen_at_ms FROM rollout_grant g JOIN node n ON n.id=g.node"
         " LEFT JOIN node_live l ON l.node=g.node WHERE g.rollout=? AND g.outcome IS NULL"
-        " AND (g.at_ms<=? OR (g.at_ms<=? AND coalesce(l.last_seen_at_ms, 0)<=?)) ORDER BY g.node",
+        " AND (g.at_ms<=? OR (g.at_ms<=? AND coalesce(l.last_seen_at_ms, 0)<=?))",
         (known.number, overdue_ms, dark_ms, dark_ms - SLACK_MS),
     ).fetchall()
-    return [grant(*row) for row in rows]
+    return sorted(
+        grant(*row) for row in rows
+    )  # by SQL it would be by the key, over all grants there ever were
 
 
 def grant(
