@@ -48,6 +48,7 @@ class Servers:
         await self.planes[0].world.sleep(16)
         for plane in self.planes:
             await plane.app.state.recurring.once("presence")
+            assert plane.app.state.recurring.problems() == {}
 
 
 def statuses(answers: Sequence[httpx.Response]) -> list[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from cloudly.cli.release import apply
+from cloudly.store import nodes
+from cloudly.store.sql import Connection
 from cloudly.store.wanted import NewRelease
 from interfaces.desired import UpdatePolicy
 from interfaces.world import now_ms
@@ -115,26 +118,30 @@ async def test_a_server_that_is_asked_nothing_more_saves_what_it_knows_within_16
     assert reported(other, "uptime_s") == 42.0
 
 
-async def test_what_comes_while_memory_is_saved_stays_in_memory(servers: Servers) -> None:
+async def test_what_comes_while_memory_is_saved_stays_in_memory(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = servers.planes
     device = await one.device().enroll()
     await device.beat()
-    await one.world.sleep(16)
-    await device.beat(reported={"uptime_s": 10.0})  # this one saves
-    await one.world.sleep(16)
+    await one.world.sleep(1)
+    await device.beat(reported={"uptime_s": 10.0})
+    newer = (now_ms(one.world) + 5, json.dumps({"uptime_s": 20.0}))
 
-    async def beat(uptime: float) -> None:
-        await device.beat(reported={"uptime_s": uptime})
+    def meanwhile(db: Connection, seen: Mapping[int, tuple[int, str]]) -> None:
+        nodes.save_presence(db, seen)
+        one.store.unsaved.update(dict.fromkeys(seen, newer))  # as a heartbeat does it
+        one.store.unsaved[99] = newer
 
-    async with anyio.create_task_group() as both:
-        both.start_soon(one.store.save_presence_if_due)
-        for uptime in (20.0, 30.0, 40.0):
-            both.start_soon(beat, uptime)
-    kept = one.store.unsaved
+    with monkeypatch.context() as busy:
+        busy.setattr("cloudly.store.presence.nodes", SimpleNamespace(save_presence=meanwhile))
+        await one.world.sleep(16)
+        await one.store.save_presence_if_due()
+    first, kept = reported(other, "uptime_s"), dict(one.store.unsaved)
     await servers.flush()
 
-    assert {json.loads(text)["uptime_s"] for _, text in kept.values()} <= {20.0, 30.0, 40.0}
-    assert reported(other, "uptime_s") in {20.0, 30.0, 40.0}
+    assert (first, kept) == (10.0, {1: newer, 99: newer})
+    assert reported(other, "uptime_s") == 20.0
     assert one.store.unsaved == {}
 
 
