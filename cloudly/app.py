@@ -33,7 +33,7 @@ from cloudly.servers import BEAT_EVERY_S, Present
 from cloudly.settings import Settings
 from cloudly.store.device_logs import TIDY_EVERY_S, DeviceLogs
 from cloudly.store.log_rows import LogBounds
-from cloudly.store.presence import PRESENCE_EVERY_S
+from cloudly.store.presence import PRESENCE_LOOK_S
 from cloudly.store.store import Store
 from cloudly.webhooks import deliver
 from cloudly.webhooks.deliver import Delivering
@@ -97,5 +97,5 @@ def _recurring(store: Store, world: World, leading: Leading) -> Recurring:
     """What this process does again and again."""
     recurring = Recurring(world)
     recurring.add("rollouts", EVERY_S, leading.tick, at_end=leading.leave)
-    recurring.add("presence", PRESENCE_EVERY_S, store.save_presence_if_due)
+    recurring.add("presence", PRESENCE_LOOK_S, store.save_presence_if_due)
     return recurring

@@ -19,6 +19,8 @@ from cloudly.store.nodes import Beat
 from cloudly.store.sql import Connection
 
 PRESENCE_EVERY_S = 15.0
+PRESENCE_LOOK_S = 1.0
+"""How often it is asked whether that has passed, also at a server that is asked nothing."""
 AT_ONCE = 1000
 """Nodes in one transaction: some 50 ms on PostgreSQL, where all who decide wait for it."""
 
