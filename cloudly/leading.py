@@ -15,6 +15,7 @@ from functools import partial
 
 from anyio.lowlevel import checkpoint
 
+from cloudly.problems import StoreUnavailable
 from cloudly.rollouts.counting import Grant, Sweep
 from cloudly.rollouts.machine import COUNTING
 from cloudly.store.rollouts import lease, observing, stepping, sweeping, turning
@@ -68,8 +69,9 @@ class Leading:
         rollouts = await self._store.rollouts.look()
         led = [each.story for each in rollouts.values() if each.story.believed.state in COUNTING]
         led += [
-            await self._store.read(partial(recall, number=number))
+            story
             for number in await self._store.read(observing.ended_with_news)
+            if (story := await self._ended(number)) is not None
         ]
         if not led:
             await self.leave()
@@ -77,8 +79,9 @@ class Leading:
         try:
             if await self._is_ours():
                 for story in led:
-                    await self._lead(story)
-                self._walks = {story.number: self._walks[story.number] for story in led}
+                    await self._lead_or_park(story)
+                numbers = {story.number for story in led}
+                self._walks = {one: walks for one, walks in self._walks.items() if one in numbers}
         except Fenced as problem:
             log.warning(
                 "another process leads the rollouts", extra={"values": {"why": str(problem)}}
@@ -109,6 +112,24 @@ class Leading:
     def _forget(self) -> None:
         self._lease = None
         self._walks = {}
+
+    async def _ended(self, number: int) -> Story | None:
+        try:
+            return await self._store.read(partial(recall, number=number))
+        except StoreUnavailable:
+            raise
+        except Exception as problem:  # noqa: BLE001 - the others go on
+            self._store.rollouts.park(number, -1, problem)
+            return None
+
+    async def _lead_or_park(self, story: Story) -> None:
+        """One that cannot be led holds up no other."""
+        try:
+            await self._lead(story)
+        except (Fenced, StoreUnavailable):
+            raise
+        except Exception as problem:  # noqa: BLE001 - the others go on
+            self._store.rollouts.park(story.number, story.seq, problem)
 
     async def _lead(self, story: Story) -> None:
         walks = self._walks.setdefault(story.number, Walks())

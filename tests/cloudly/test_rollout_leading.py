@@ -13,6 +13,8 @@ from cloudly.problems import StoreUnavailable
 from cloudly.rollouts import orders
 from cloudly.rollouts.counting import Decision
 from cloudly.rollouts.phases import Phase
+from cloudly.store.audit import By
+from cloudly.store.governance import bans
 from cloudly.store.rollouts import lease, sweeping, turning
 from cloudly.store.rollouts import story as stories
 from cloudly.store.store import Store
@@ -372,3 +374,64 @@ async def test_the_leading_process_and_the_check_ins_run_as_jobs_of_the_server(
     assert rolling.believed.state == "completed"
     assert recurring.problems() == {}
     assert plane.rows("lease")[0]["until_ms"] == 0
+
+
+async def test_a_rollout_that_cannot_be_read_is_parked_and_holds_up_nothing_else(
+    plane: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    rolling = await Rolling.begin(plane, 3, plan())
+    readable = rolling.number
+
+    def newer(db: Any) -> int:
+        number = db.execute(
+            "INSERT INTO rollout(release, plan, policy, state, seq, hash, created_at_ms, is_open)"
+            " SELECT release, plan, policy, state, seq, hash, created_at_ms, 1 FROM rollout WHERE id=?"
+            " RETURNING id",
+            (readable,),
+        ).fetchone()[0]
+        db.execute(
+            "INSERT INTO rollout_event(rollout, seq, at_ms, kind, src, dst, data, hash, lease_epoch)"
+            " SELECT CAST(? AS BIGINT), seq, at_ms, 'of-a-newer-cloudly', src, dst, data, hash, lease_epoch"
+            " FROM rollout_event WHERE rollout=?",
+            (number, readable),
+        )
+        return int(number)
+
+    parked = plane.store.write_now(newer)
+    await plane.world.sleep(2)
+
+    answers = [await device.beat() for device in rolling.devices]
+    for _ in range(5):
+        await plane.world.sleep(2)
+        await rolling.tick()
+    ready = await plane.client.get("/readyz")
+
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert len(rolling.has_it()) == 3
+    assert rolling.has_it(parked) == []
+    assert ready.status_code == 200
+    told = [record for record in caplog.records if "parked" in record.getMessage()]
+    assert len(told) == 1  # once, not at each look
+
+
+async def test_a_rollout_whose_release_is_banned_is_paused_and_goes_on_when_that_is_lifted(
+    plane: Plane,
+) -> None:
+    rolling = await Rolling.begin(plane, 6, plan(Phase(name="one", count=1, soak_s=60), ALL))
+    await rolling.all_beat()
+    await rolling.tick()
+    await rolling.succeeds(rolling.has_it()[0])
+    await rolling.tick()
+    by = By("anna", rolling.now_ms)
+
+    plane.store.write_now(lambda db: bans.ban(db, "2.0.0", by, "it eats flash"))
+    await rolling.wait(600)
+
+    assert rolling.believed.state == "paused"
+    assert "it eats flash" in rolling.believed.reason
+    assert len(rolling.has_it()) == 1
+    plane.store.write_now(lambda db: bans.unban(db, "2.0.0", by, "it does not"))
+    rolling.order(lambda rollout, _: orders.resume(rollout, by="anna", reason="go on"))
+    await rolling.wait(200)
+    await rolling.all_beat()
+    assert len(rolling.has_it()) == 6

@@ -4,15 +4,18 @@ Rules:
 - Whether something changed is asked at most once a second, in one sentence; only what changed is read. What this
   process writes itself it knows at once.
 - It may lag behind by that second: it says who has no hope, and whoever has is decided by the database (`admitting`).
+- A rollout that cannot be read (a newer Cloudly wrote it) is parked: it takes nobody, is not led by this process, and
+  holds up nothing else. It is told of once for each of its states.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol, TypeVar
 
+from cloudly.problems import StoreUnavailable
 from cloudly.rollouts.admission import No, objections
 from cloudly.rollouts.belief import Rollout
 from cloudly.rollouts.selector import NodeView
@@ -23,6 +26,7 @@ from cloudly.store.sql import Connection
 from interfaces.world import World
 
 T = TypeVar("T")
+log = logging.getLogger("cloudly")
 
 LOOK_EVERY_S = 1.0
 OPEN = (
@@ -70,6 +74,8 @@ class OpenRollouts:
         self._world = world
         self._known: dict[int, Known] = {}
         self._looked_s: float | None = None
+        self._parked: dict[int, int] = {}
+        """Rollouts that cannot be read, and at which of their facts that was told."""
 
     async def now(self) -> Mapping[int, Known]:
         """The open rollouts by number, the oldest first; at most a second old."""
@@ -77,7 +83,7 @@ class OpenRollouts:
         if self._looked_s is None or present_s - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = present_s  # whoever comes while it is read takes what is known
             try:
-                self._known = await self._read(partial(_look, known=self._known))
+                self._known = await self._read(self._look)
             except BaseException:
                 self._looked_s = None
                 raise
@@ -102,18 +108,32 @@ class OpenRollouts:
         else:
             self._known[story.number] = replace(known, story=story, live=story.believed)
 
+    def park(self, number: int, seq: int, problem: Exception) -> None:
+        """It cannot be read, or not be led, as it is at that fact."""
+        if self._parked.get(number) != seq:
+            self._parked[number] = seq
+            log.error(
+                "a rollout is parked: this Cloudly cannot read it, or lead it",
+                extra={"values": {"rollout": number, "fact": seq, "why": str(problem)[:500]}},
+            )
+
+    def _look(self, db: Connection) -> dict[int, Known]:
+        found = {}
+        for number, seq, *bans in db.execute(OPEN).fetchall():
+            known = self._known.get(number)
+            try:
+                found[number] = _fresh(db, known, number, seq, (bans[0], bans[1]))
+            except StoreUnavailable:
+                raise
+            except Exception as problem:  # noqa: BLE001 - whatever is wrong with one, the others go on
+                self.park(number, seq, problem)
+        return found
+
     def counted(self, number: int, live: Rollout) -> None:
         """This process asked the counters."""
         known = self._known.get(number)
         if known is not None and known.live.state == live.state:
             self._known[number] = replace(known, live=live)
-
-
-def _look(db: Connection, known: Mapping[int, Known]) -> dict[int, Known]:
-    found = {}
-    for number, seq, *bans in db.execute(OPEN).fetchall():
-        found[number] = _fresh(db, known.get(number), number, seq, (bans[0], bans[1]))
-    return found
 
 
 def _fresh(

@@ -3,6 +3,7 @@
 Rules:
 - A look first, which writes nothing; only if it finds something to write, a decision, which sees all of it again.
 - After each fact everything is asked anew. So whoever leads may die between any two: the next one goes on from there.
+- A rollout of a banned release is paused: nobody can be given it, and that must not look as if nobody were left.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cloudly.rollouts.counting import Decision, Observed
-from cloudly.rollouts.engine import next_facts
-from cloudly.rollouts.machine import COUNTING
+from cloudly.rollouts.engine import BY, next_facts
+from cloudly.rollouts.machine import COUNTING, RUNNING
+from cloudly.rollouts.orders import MOST
+from cloudly.store.governance.bans import banned
 from cloudly.store.rollouts import observing, sweeping
 from cloudly.store.rollouts.observing import Beside
 from cloudly.store.rollouts.story import Story, append, caught_up, must_lead
 from cloudly.store.sql import Connection
+
+FIRST = ("outcomes-counted", "halted")
+"""What is written before anything else is thought of."""
 
 
 def waits(db: Connection, known: Story, beside: Beside, now_ms: int) -> bool:
@@ -47,9 +53,14 @@ def step(
 
 def _next(db: Connection, known: Story, beside: Beside, now_ms: int) -> Decision | None:
     if known.believed.state in COUNTING:
-        for decision in next_facts(
-            known.believed, known.plan, _seen(db, known, beside, now_ms), now_ms
-        ):
+        seen = _seen(db, known, beside, now_ms)
+        decisions = next_facts(known.believed, known.plan, seen, now_ms)
+        if decisions and decisions[0].kind in FIRST:
+            return decisions[0]
+        why = banned(db, known.release) if known.believed.state in RUNNING else ""
+        if why:
+            return Decision("paused", {"by": BY, "reason": f"its release was banned: {why}"[:MOST]})
+        for decision in decisions:
             return decision
     for note in observing.late(db, known):
         return note
