@@ -67,6 +67,8 @@ class Delivering:
         self._slots = anyio.Semaphore(AT_ONCE)
         self._sending = 0
         self._owner = ""
+        self._lacking: set[int] = set()
+        """Webhooks whose secret is not here, and of which that was told."""
         self._problem: StoreUnavailable | None = None
         """Met by one of those who work side by side; told when all have come back."""
 
@@ -98,7 +100,22 @@ class Delivering:
 
     async def _due(self) -> list[Hook]:
         present = now_ms(self._world)
-        return await self._store.read(lambda db: webhooks.with_something_due(db, present))
+        due = await self._store.read(lambda db: webhooks.with_something_due(db, present))
+        return [hook for hook in due if self._is_for_us(hook)]
+
+    def _is_for_us(self, hook: Hook) -> bool:
+        """Where several serve, one that lacks the secret leaves it to who has it, and costs the event no attempt."""
+        if not self._store.is_shared:
+            return True
+        try:
+            secrets_file.of(self._directory, hook.name)
+        except SecretsUnreadable as problem:
+            if hook.id not in self._lacking:
+                self._lacking.add(hook.id)
+                log.warning("a webhook is left to other servers: %s", problem)
+            return False
+        self._lacking.discard(hook.id)
+        return True
 
     # -- which process
 

@@ -319,8 +319,14 @@ async def test_without_its_secret_nothing_is_sent_and_the_problem_names_the_file
     await post.delivering.tick()
 
     assert receiver.got == []
-    assert "webhooks.json" in post.deliveries("crm")[0]["problem"]
-    assert "webhooks.json" in str(caplog.records[-1].__dict__["values"]["why"])
+    assert "webhooks.json" in caplog.text + str(caplog.records[-1].__dict__.get("values"))
+    if (
+        post.plane.store.is_shared
+    ):  # another server may have it: no attempt is lost, and no lease held
+        assert [row["attempts"] for row in post.plane.rows("delivery")] == [0]
+        assert all(row["owner"] == "" or row["until_ms"] == 0 for row in post.plane.rows("lease"))
+    else:
+        assert "webhooks.json" in post.deliveries("crm")[0]["problem"]
 
 
 async def test_replay_tells_again_what_it_wants_with_the_same_ids(post: Post) -> None:

@@ -126,7 +126,7 @@ async def get_node(call: Called, node: NodeId) -> NodeDetail:
 async def list_transitions(
     call: Called, node: NodeId, after: AfterPlace = None, limit: Limit = 100
 ) -> Page[TransitionShown]:
-    """The newest first, in the journal's order; Cloudly keeps the last few thousand, the journal keeps all."""
+    """The newest first, in the journal's order; Cloudly keeps the last 200 of a node here, the journal keeps all."""
     number, before = await node_number(call, node), place_of(after)
     rows = await call.read(lambda db: lists.transitions(db, number, before=before, limit=limit + 1))
     shown, following = page_of(rows, limit, lambda row: f"{row['epoch_n']}.{row['n']}")
