@@ -123,6 +123,13 @@ static void written(const char *path, off_t at, ssize_t count)
         dirty[page] = 1;
 }
 
+/* The harness itself failed: that is no finding, and must not look like one. */
+static void give_up(const char *what)
+{
+    dprintf(2, "failing_disk: could not %s: %s\n", what, strerror(errno));
+    abort();
+}
+
 static void synced(const char *path, int descriptor, int succeeded)
 {
     static char bytes[PAGE];
@@ -137,10 +144,10 @@ static void synced(const char *path, int descriptor, int succeeded)
         for (off_t page = 0; page < PAGES; page++) {
             ssize_t count = dirty[page] ? pread(from, bytes, PAGE, page * PAGE) : 0;
             if (count > 0 && real(to, bytes, count, page * PAGE) != count)
-                abort();
+                give_up("write a page of the image");
         }
         if (syscall(SYS_ftruncate, to, seen.st_size))
-            abort();
+            give_up("cut the image");
         close(from);
         close(to);
     }
