@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,10 +15,14 @@ from cloudly.cli.people import ByOption, by_now
 from cloudly.cli.release_file import COMMIT, VERSION, matching
 
 if TYPE_CHECKING:
-    from cloudly.service.orders import Done
+    from collections.abc import Callable
+
+    from cloudly.service.orders import Done, Write
     from cloudly.store.sql import Connection
     from cloudly.store.wanted import NewRelease
     from interfaces.desired import UpdatePolicy
+
+T = TypeVar("T")
 
 app = typer.Typer(
     help="Releases of the app layer, and which node should run which.", no_args_is_help=True
@@ -33,6 +37,8 @@ app.command("ban")(release_ban.ban)
 app.command("unban")(release_ban.unban)
 app.command("bans")(release_ban.bans)
 
+REST_S = 0.02
+"""Before each decision: who waits for SQLite looks now and then, and would hardly ever find it free (measured: 5 s)."""
 IMAGE = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -100,10 +106,17 @@ def set_(  # noqa: PLR0913 - options of a command
         max_apply_attempts=max_apply_attempts,
     )
     who = by_now(by).person
+    import anyio
+
+    from interfaces.world import RealWorld
+
     with opened(data_dir) as store:
-        done = store.write_now(
-            lambda db: apply(db, new, policy, node, again=again, fleet=fleet, force=force, by=who)
-        )
+
+        def write(work: Callable[[Connection], T]) -> T:
+            anyio.run(RealWorld().sleep, REST_S)
+            return store.write_now(work)
+
+        done = order(write, new, policy, node, again=again, fleet=fleet, force=force, by=who)
     if as_json:
         print_json(done)
         return
@@ -153,8 +166,8 @@ def _asked(
     return NewRelease(matching(COMMIT, commit, "--release"), version, images, labels)
 
 
-def apply(  # noqa: PLR0913 - whom, what, how
-    db: Connection,
+def order(  # noqa: PLR0913 - whom, what, how
+    write: Write,
     new: NewRelease | str,
     policy: UpdatePolicy,
     node: str | None,
@@ -164,9 +177,9 @@ def apply(  # noqa: PLR0913 - whom, what, how
     force: bool = False,
     by: str = "",
 ) -> list[dict[str, object]]:
-    """One transaction: define, or find by version or commit, and order for one node, a fleet, or all of them.
+    """Define, or find by version or commit, and order for one node, a fleet, or all of them.
 
-    Raises BadOrder; then nothing was changed.
+    One decision for a node, and one for each slice of a fleet. Raises BadOrder; then nothing was changed.
     """
     from functools import partial
 
@@ -177,9 +190,30 @@ def apply(  # noqa: PLR0913 - whom, what, how
     world = RealWorld()
     ask = orders.Ask(new, policy, again, By(by, now_ms(world)), partial(new_id, world), force=force)
     done = (
-        orders.order_fleets(db, ask, fleet) if node is None else [orders.order_node(db, ask, node)]
+        orders.order_fleets(write, ask, fleet)
+        if node is None
+        else [write(lambda db: orders.order_node(db, ask, node))]
     )
     return [_told(one) for one in done]
+
+
+def apply(  # noqa: PLR0913 - as `order`
+    db: Connection,
+    new: NewRelease | str,
+    policy: UpdatePolicy,
+    node: str | None,
+    *,
+    again: bool,
+    fleet: str | None = None,
+    force: bool = False,
+    by: str = "",
+) -> list[dict[str, object]]:
+    """The same in a transaction that has begun. Raises BadOrder."""
+
+    def write(work: Callable[[Connection], T]) -> T:
+        return work(db)
+
+    return order(write, new, policy, node, again=again, fleet=fleet, force=force, by=by)
 
 
 def _told(done: Done) -> dict[str, object]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, TypeVar
 
 from cloudly.problems import BadOrder
 from cloudly.store import audit, fleets, reading, releases, wanted
@@ -20,8 +21,16 @@ from cloudly.store.store import Store
 from cloudly.store.wanted import NewRelease
 from interfaces.desired import UpdatePolicy
 
+T = TypeVar("T")
+
 SLICE = 100
 """Nodes of one decision: some 50 ms, for which heartbeats wait."""
+
+
+class Write(Protocol):
+    """`Store.write_now`: one decision."""
+
+    def __call__(self, work: Callable[[Connection], T]) -> T: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +66,27 @@ def order_node(db: Connection, ask: Ask, node: str) -> Done:
     return _order(db, ask, release, found["id"], found["node_id"])
 
 
-def order_fleets(db: Connection, ask: Ask, fleet: str | None) -> list[Done]:
-    """That fleet, or each, in one decision. Raises BadOrder; then nothing was changed."""
-    release = release_of(db, ask)
-    meant = fleets.listed(db) if fleet is None else [fleets.named(db, fleet)]
+def order_fleets(write: Write, ask: Ask, fleet: str | None) -> list[Done]:
+    """That fleet, or each, a slice of its nodes per decision. Raises BadOrder, StoreUnavailable.
+
+    After BadOrder nothing was changed. If it ends in the middle, the fleets' defaults stand; asking again orders the
+    rest.
+    """
+    release, meant = write(partial(_begin, ask=ask, fleet=fleet))
     done: list[Done] = []
-    for one in meant:
-        _default(db, ask, release, one["id"], one["name"])
+    for number in meant:
         after: int | None = 0
         while after is not None:
-            part, after = _slice(db, ask, release, one["id"], after)
+            part, after = write(
+                partial(_slice, ask=ask, release=release, fleet=number, after=after)
+            )
             done += part
     return done
 
 
 async def order_fleet(store: Store, ask: Ask, fleet: str) -> list[Done]:
-    """The same beside heartbeats, a slice of the fleet per decision. Raises BadOrder, StoreUnavailable.
-
-    If it ends in the middle, the fleet's default stands; asking again orders the rest.
-    """
-
-    def begin(db: Connection) -> tuple[int, int]:
-        release, number = release_of(db, ask), int(fleets.named(db, fleet)["id"])
-        _default(db, ask, release, number, fleet)
-        return release, number
-
-    release, number = await store.write(begin)
+    """The same for one fleet, beside heartbeats. Raises BadOrder, StoreUnavailable."""
+    release, (number,) = await store.write(partial(_begin, ask=ask, fleet=fleet))
     done: list[Done] = []
     after: int | None = 0
     while after is not None:
@@ -97,6 +101,15 @@ def release_of(db: Connection, ask: Ask) -> int:
     if isinstance(ask.release, str):
         return releases.find_release(db, ask.release)
     return wanted.define_release(db, ask.release, ask.by.at_ms)
+
+
+def _begin(db: Connection, ask: Ask, fleet: str | None) -> tuple[int, list[int]]:
+    """The release, and the fleets that want it from now on."""
+    release = release_of(db, ask)
+    meant = fleets.listed(db) if fleet is None else [fleets.named(db, fleet)]
+    for one in meant:
+        _default(db, ask, release, one["id"], one["name"])
+    return release, [int(one["id"]) for one in meant]
 
 
 def _default(db: Connection, ask: Ask, release: int, fleet: int, name: str) -> None:

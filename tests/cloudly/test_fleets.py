@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import pytest
 
-from cloudly.cli.release import apply
-from cloudly.problems import BadOrder
+from cloudly.cli.release import apply, order
+from cloudly.problems import BadOrder, StoreUnavailable
+from cloudly.service import orders
 from cloudly.store import fleets, join_tokens
 from cloudly.store.fleets import Moved
+from cloudly.store.sql import Connection
+from cloudly.store.wanted import NewRelease
 from cloudly.tokens import new_join_token
 from interfaces.desired import UpdatePolicy
 from interfaces.world import new_id, now_ms
 from tests.cloudly.given import HOUR_MS, UUID, Device, Plane
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
+
+T = TypeVar("T")
 
 OTHER = "d914fb90f7b9400bb7bf8fabf790030d"
 
@@ -87,6 +94,44 @@ async def test_a_release_for_all_is_for_each_fleet(plane: Plane) -> None:
     plane.release("1.0.0")
 
     assert [row["version"] for row in plane.store.read_now(fleets.listed)] == ["1.0.0", "1.0.0"]
+
+
+async def test_a_large_fleet_is_ordered_in_slices_and_asking_again_orders_the_rest(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "SLICE", 2)
+    make(plane, "lobby")
+    devices = [await plane.device(f"node{number}").enroll() for number in range(5)]
+    new = NewRelease("c" * 40, "1.0.0", {"main": f"registry.local/main@sha256:{'1' * 64}"}, {})
+    decisions: list[object] = []
+
+    def write(work: Callable[[Connection], T]) -> T:
+        decisions.append(work)
+        return plane.store.write_now(work)
+
+    def breaks(work: Callable[[Connection], T]) -> T:
+        if len(decisions) == 2:
+            raise StoreUnavailable("nothing was written")
+        return write(work)
+
+    with pytest.raises(StoreUnavailable):
+        order(breaks, new, UpdatePolicy(), None, again=False)
+    ordered = len(plane.rows("deployment"))
+    decisions.clear()
+    done = order(write, new, UpdatePolicy(), None, again=False)
+
+    assert ordered == 2
+    assert len(decisions) == 5  # the defaults, three slices of one fleet, and an empty one
+    assert [one["node"] for one in done] == [device.node_id for device in devices]
+    assert [one.get("unchanged") for one in done] == ["has it already"] * 2 + [None] * 3
+    assert [await version_of(device) for device in devices] == ["1.0.0"] * 5
+
+
+async def test_what_cannot_be_ordered_changes_no_fleet(plane: Plane) -> None:
+    with pytest.raises(BadOrder):
+        order(plane.store.write_now, "9.9", UpdatePolicy(), None, again=False)
+
+    assert [row["release"] for row in plane.rows("fleet")] == [None]
 
 
 async def test_a_node_that_is_moved_gets_what_its_new_fleet_shall_run(plane: Plane) -> None:
