@@ -11,9 +11,10 @@ Rules:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
@@ -22,6 +23,7 @@ from cloudly.balena.target import Target, etag, target_state
 from cloudly.problems import Refused
 from cloudly.store import joining, targets
 from cloudly.store.group import Group
+from cloudly.store.presence import AT_ONCE
 from cloudly.store.sql import Connection
 from cloudly.tokens import fingerprint
 
@@ -60,7 +62,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class KeptReports:
-    """What of devices is only in memory, as it is when it begins to be written."""
+    """What of some devices is only in memory, as it is when it begins to be written."""
 
     measured: Mapping[int, Measured]
     seen: Mapping[int, int]
@@ -248,9 +250,14 @@ class Devices:
     def unsaved(self) -> bool:
         return bool(self._measured or self._seen)
 
-    def kept(self) -> KeptReports:
-        """What is only in memory, as it is now."""
-        return KeptReports(dict(self._measured), dict(self._seen))
+    def parts(self) -> Iterator[KeptReports]:
+        """What is only in memory, as it is when each part is asked for; some devices at a time."""
+        numbers = iter(sorted(self._measured.keys() | self._seen.keys()))
+        while some := list(islice(numbers, AT_ONCE)):
+            yield KeptReports(
+                {device: self._measured[device] for device in some if device in self._measured},
+                {device: self._seen[device] for device in some if device in self._seen},
+            )
 
     def saved(self, kept: KeptReports) -> None:
         """That is durable; what came meanwhile stays."""

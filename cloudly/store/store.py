@@ -35,7 +35,7 @@ from cloudly.store import (
 )
 from cloudly.store.connection import connect
 from cloudly.store.database import Database, T, Work
-from cloudly.store.devices import Devices, KeptReports
+from cloudly.store.devices import Devices
 from cloudly.store.gathered import Gathered
 from cloudly.store.group import MAX_BATCH, Group, OnCommit
 from cloudly.store.presence import PRESENCE_EVERY_S, Presence
@@ -203,17 +203,14 @@ class Store:
         for part in self._presence.parts():
             await self._group.write(part.write)
             self._presence.saved(part)
-        reports = self.devices.kept()
-        self._keep(await self._group.write(partial(self._save_reports, reports=reports)))
-        self.devices.saved(reports)
+        for reports in self.devices.parts():
+            await self._group.write(reports.write)
+            self.devices.saved(reports)
+        self._keep(await self._group.write(incarnation.raise_count))
 
     @property
     def _has_unsaved(self) -> bool:
         return bool(self._presence.seen or self._presence.heads or self.devices.unsaved)
-
-    def _save_reports(self, db: Connection, reports: KeptReports) -> int:
-        reports.write(db)
-        return incarnation.raise_count(db)
 
     def _beat(self, db: Connection, heartbeat: nodes.Beat) -> Standing:
         node = heartbeat.caller.node
@@ -357,7 +354,9 @@ class Store:
         """At the end: all of it at once."""
         for part in self._presence.parts():
             part.write(db)
-        return self._save_reports(db, self.devices.kept())
+        for reports in self.devices.parts():
+            reports.write(db)
+        return incarnation.raise_count(db)
 
     def _begin_life(self) -> str:
         kept, fresh = incarnation.read(self._directory), new_id(self._world)

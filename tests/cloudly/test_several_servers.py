@@ -14,6 +14,7 @@ import pytest
 
 from cloudly.cli.release import apply
 from cloudly.store import nodes
+from cloudly.store.devices import KeptReports
 from cloudly.store.sql import Connection
 from cloudly.store.wanted import NewRelease
 from interfaces.desired import UpdatePolicy
@@ -163,6 +164,36 @@ async def test_what_could_not_be_saved_is_saved_later(
     await servers.flush()
 
     assert (before, reported(other, "uptime_s")) == (1.0, 42.0)
+
+
+async def test_many_devices_are_saved_in_parts_and_a_part_that_failed_is_saved_later(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = servers.planes
+    writes = KeptReports.write
+    sizes: list[int] = []
+    for number in range(1, 2501):
+        one.store.devices.seen(number, now_ms(one.world))
+
+    def write(part: KeptReports, db: Connection) -> None:
+        sizes.append(len(part.seen))
+        if len(sizes) == 2:
+            raise RuntimeError("a bug")
+        writes(part, db)
+
+    monkeypatch.setattr(KeptReports, "write", write)
+    await one.world.sleep(16)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await one.store.save_presence_if_due()
+    left = {device for part in one.store.devices.parts() for device in part.seen}
+    before = one.store.database.commits
+    await one.world.sleep(16)
+    await one.store.save_presence_if_due()
+
+    assert sizes == [1000, 1000, 1000, 500]
+    assert left == set(range(1001, 2501))
+    assert one.store.database.commits - before == 3  # two parts, and the count of this life
+    assert not one.store.devices.unsaved
 
 
 async def test_a_measurement_in_memory_takes_back_no_report_of_another_server(
