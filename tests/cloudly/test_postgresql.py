@@ -304,6 +304,25 @@ async def test_a_decision_of_another_process_makes_us_busy_for_a_bounded_time_no
     assert (await device.beat()).status_code == 200
 
 
+async def test_who_waits_in_vain_for_a_free_connection_is_told_after_twenty_seconds(
+    plane: Plane,
+) -> None:
+    database = plane.store.database
+    assert isinstance(database, PgDatabase)
+    monopoly = anyio.Semaphore(1)
+    database._slots = monopoly
+    await monopoly.acquire()  # another one works on it, for longer than we wait
+    began = plane.world.monotonic()
+
+    with pytest.raises(StoreUnavailable, match="no connection was free for 20 s"):
+        await plane.store.read(lambda db: db.execute("SELECT 1").fetchone())
+    waited = plane.world.monotonic() - began
+    monopoly.release()
+
+    assert waited == pytest.approx(20, abs=0.1)
+    assert (await plane.store.read(lambda db: db.execute("SELECT 1").fetchone()))[0] == 1
+
+
 # -- another life
 
 

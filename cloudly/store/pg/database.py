@@ -33,7 +33,7 @@ DECISIONS = 0x62617365  # "base": the advisory lock of all who decide
 CONNECTIONS = 8
 """At most, of one process."""
 PATIENCE_S = 20.0
-"""For a free connection, and for a server that does not answer."""
+"""For a free connection; how long the work on it may take is bounded by the settings below."""
 SETTINGS = {
     "application_name": "cloudly",
     "lock_timeout": "15s",
@@ -173,7 +173,7 @@ class PgDatabase:
         """A connection that nobody else uses; one that was left in the middle of something is thrown away."""
         if self.broken:
             raise StoreUnavailable("the database is another one since this process began")
-        async with self._slots:
+        async with self._slot():
             self.in_flight += 1
             bridge = None
             try:
@@ -194,6 +194,21 @@ class PgDatabase:
                 self.in_flight -= 1
                 if bridge is not None and not bridge.raw.is_closed():
                     self._free.append(bridge)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """The right to one of the connections. Raises StoreUnavailable when none comes free in time."""
+        try:
+            with anyio.fail_after(PATIENCE_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"each of {CONNECTIONS} connections is in use; no connection was free for {PATIENCE_S:g} s"
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     def _forget_idle(self, lost: Bridge | None) -> None:
         """What became of one may have become of all: the next use makes a new one."""
