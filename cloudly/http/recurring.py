@@ -24,6 +24,7 @@ log = logging.getLogger("cloudly")
 
 STUCK_S = 60.0
 """A call that takes longer is told of; PostgreSQL's own statement timeout ends one that waits for it."""
+STUCK = f"it has not come back for more than {STUCK_S:.0f} s"
 END_S = 3.0
 """For each `at_end`: whoever stops us kills after ten seconds."""
 
@@ -79,7 +80,7 @@ class Recurring:
         found = {job.name: job.problem for job in self.jobs if job.problem}
         for job in self.jobs:
             if job.began_s is not None and self._world.monotonic() - job.began_s > STUCK_S:
-                found[job.name] = f"it has not come back for more than {STUCK_S:.0f} s"
+                found[job.name] = STUCK
         return found
 
     async def _keep_on(self, job: Job) -> None:
