@@ -4,6 +4,8 @@ Rules:
 - Any number of processes try; the lease lets one. It is taken only while there is something to lead, renewed every two
   seconds, and taken over at most ten seconds after its owner was killed. Who lost it unawares is fenced by the store.
 - All that is kept here is where walks over many rows are: whoever takes over begins them again, and writes the same.
+- Nobody's silence counts for longer than the leader watches: since it got the lease, or last missed `GAP_MS`.
+  While Cloudly or its database was away nobody could be heard, and the nodes are well.
 - A tick is short: facts first, then so many slices of each walk. What takes longer goes on in the next tick.
 """
 
@@ -27,6 +29,8 @@ from interfaces.world import World, new_id, now_ms
 log = logging.getLogger("cloudly")
 
 EVERY_S = 1.0
+GAP_MS = 60_000
+"""Between two looks: a database that was away, a machine that slept, a clock that was set. A tick takes a second."""
 MOST_FACTS = 50
 """Of one rollout in one tick: more than a phase ever needs; notes of late outcomes may be more."""
 MOST_SLICES = 8
@@ -46,9 +50,8 @@ class Walks:
     silent: tuple[Grant, ...] = ()
     turning: turning.Turning = NOT_TURNING
 
-    @property
-    def found(self) -> Beside:
-        return Beside(self.sweep, self.silent, self.turning.ended)
+    def found(self, watching_since_ms: int) -> Beside:
+        return Beside(self.sweep, self.silent, self.turning.ended, watching_since_ms)
 
 
 class Leading:
@@ -58,6 +61,8 @@ class Leading:
         self._owner = ""
         self._lease: lease.Lease | None = None
         self._walks: dict[int, Walks] = {}
+        self._watching_since_ms = 0
+        self._looked_at_ms = 0
 
     @property
     def leads(self) -> bool:
@@ -106,6 +111,7 @@ class Leading:
         taken = await self._store.write(lambda db: lease.take(db, LEASE, self._owner, present_ms))
         if taken is None or held is None or taken.epoch != held.epoch:
             self._forget()
+            self._watching_since_ms = self._looked_at_ms = present_ms
         self._lease = taken
         return taken is not None
 
@@ -131,6 +137,14 @@ class Leading:
         except Exception as problem:  # noqa: BLE001 - the others go on
             self._store.rollouts.park(story.number, story.seq, problem)
 
+    def _look(self) -> int:
+        """The present, for who holds a lease that was renewed: after a gap the watch begins with it."""
+        present_ms = now_ms(self._world)
+        if present_ms - self._looked_at_ms > GAP_MS:
+            self._watching_since_ms = present_ms
+        self._looked_at_ms = present_ms
+        return present_ms
+
     async def _lead(self, story: Story) -> None:
         walks = self._walks.setdefault(story.number, Walks())
         story = await self._write(story, walks)
@@ -146,7 +160,8 @@ class Leading:
     async def _write(self, story: Story, walks: Walks) -> Story:
         """Every fact that there is, each durable before the next is thought of."""
         for _ in range(MOST_FACTS):
-            present_ms, found = now_ms(self._world), walks.found
+            present_ms = self._look()
+            found = walks.found(self._watching_since_ms)
             if not await self._store.read(
                 partial(stepping.waits, known=story, beside=found, now_ms=present_ms)
             ):
@@ -188,20 +203,26 @@ class Leading:
 
     async def _watch(self, story: Story, walks: Walks) -> None:
         """One slice: who succeeded in the present phase and fell silent since."""
+        present_ms = self._look()
         walks.silent_at, walks.silent = await self._store.read(
             partial(
-                sweeping.fell_silent, known=story, after=walks.silent_at, now_ms=now_ms(self._world)
+                sweeping.fell_silent,
+                known=story,
+                after=walks.silent_at,
+                watching_since_ms=self._watching_since_ms,
+                now_ms=present_ms,
             )
         )
 
     async def _turn(self, story: Story, walks: Walks) -> None:
         for _ in range(MOST_SLICES):
-            going, present_ms = walks.turning, now_ms(self._world)
+            going, present_ms = walks.turning, self._look()
             if await self._store.read(partial(turning.waits, known=story, at=going.at)):
                 work = partial(
                     turning.turn,
                     known=story,
                     going=going,
+                    watching_since_ms=self._watching_since_ms,
                     now_ms=present_ms,
                     new_id=partial(new_id, self._world),
                     lease_epoch=self._epoch,
@@ -209,7 +230,13 @@ class Leading:
                 walks.turning = await self._store.write(work)
             else:
                 walks.turning = await self._store.read(
-                    partial(turning.counted, known=story, going=going, now_ms=present_ms)
+                    partial(
+                        turning.counted,
+                        known=story,
+                        going=going,
+                        watching_since_ms=self._watching_since_ms,
+                        now_ms=present_ms,
+                    )
                 )
             if walks.turning.is_round:
                 return

@@ -5,6 +5,8 @@ Rules:
   ordered: so it holds for whoever orders it.
 - `closes` and `news` are asked again in the decision that writes the fact; a look that finds nothing writes nothing.
 - A node's last heartbeat may be in the memory of the process that got it: silence is counted from `SLACK_MS` later.
+- Where nobody listens nobody is silent: silence counts from `Beside.watching_since_ms` at the earliest. And nobody is
+  overdue before he had `RETURN_MS` to tell what became of him while nobody listened.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from cloudly.rollouts.counts import BAD, Outcome
 from cloudly.store.rollouts import counters
 from cloudly.store.rollouts.counters import NEWS
 from cloudly.store.rollouts.story import Story
-from cloudly.store.sql import Connection
+from cloudly.store.sql import Connection, Row
 
 SLACK_MS = 30_000
 """Presence goes to the database every 15 s (`store.PRESENCE_EVERY_S`), with the process's next look."""
+RETURN_MS = 300_000
+"""Five heartbeats of 60 s: so long a node may need to find Cloudly again after an outage, and to ship its journal."""
 GONE = (
     "SELECT {what} FROM rollout_grant g JOIN node n ON n.id=g.node WHERE g.rollout=?1 AND g.outcome IS NULL"
     " AND (n.revoked_at_ms IS NOT NULL OR n.quarantined_at_ms IS NOT NULL OR n.retired_at_ms IS NOT NULL"
@@ -29,6 +33,8 @@ GONE = (
     "   AND o.scope_id=n.id AND (o.until_ms IS NULL OR o.until_ms>?3))))))"
 )
 """A pin as `governance.pins` reads it: a node's own wins, and one without a release holds to what it runs."""
+NOBODY_MS = -1
+"""A cutoff that no grant lies before."""
 MOST_NOTES = 100
 """Late outcomes told by one look: each is a fact of its own."""
 
@@ -41,6 +47,8 @@ class Beside:
     silent: tuple[Grant, ...] = ()
     """Grants that succeeded and whose nodes are not heard of (`sweeping`)."""
     to_turn_back: int | None = None
+    watching_since_ms: int = 0
+    """Since when there was somebody to hear the nodes, without a gap (`leading`)."""
 
 
 def observe(db: Connection, known: Story, beside: Beside, now_ms: int) -> Observed:
@@ -48,7 +56,7 @@ def observe(db: Connection, known: Story, beside: Beside, now_ms: int) -> Observ
     return Observed(
         counts=counters.counts(db, known),
         bad=_bad(db, known),
-        quiet=(*_quiet(db, known, now_ms), *beside.silent),
+        quiet=(*_quiet(db, known, beside.watching_since_ms, now_ms), *beside.silent),
         sweep=beside.sweep,
         to_turn_back=beside.to_turn_back,
     )
@@ -123,8 +131,12 @@ def _bad(db: Connection, known: Story) -> tuple[Bad, ...]:
     return tuple(Bad(row[0], Outcome(row[1]), row[2]) for row in rows)
 
 
-def _quiet(db: Connection, known: Story, now_ms: int) -> list[Grant]:
+def _quiet(db: Connection, known: Story, watching_since_ms: int, now_ms: int) -> list[Grant]:
     overdue_ms, dark_ms = cutoffs(known.plan, now_ms)
+    if watching_since_ms > now_ms - RETURN_MS:
+        overdue_ms = NOBODY_MS
+    if watching_since_ms > dark_ms:
+        dark_ms = NOBODY_MS
     rows = db.execute(
         "SELECT n.node_id, g.phase, g.at_ms, l.last_seen_at_ms FROM rollout_grant g JOIN node n ON n.id=g.node"
         " LEFT JOIN node_live l ON l.node=g.node WHERE g.rollout=? AND g.outcome IS NULL"
@@ -132,13 +144,12 @@ def _quiet(db: Connection, known: Story, now_ms: int) -> list[Grant]:
         (known.number, overdue_ms, dark_ms, dark_ms - SLACK_MS),
     ).fetchall()
     return sorted(
-        grant(*row) for row in rows
+        grant(row, watching_since_ms) for row in rows
     )  # by SQL it would be by the key, over all grants there ever were
 
 
-def grant(
-    node_id: str, phase: int, at_ms: int, seen_at_ms: int | None, *, succeeded: bool = False
-) -> Grant:
-    """The check-in that was given the order counts as heard."""
-    heard_ms = max(at_ms, (seen_at_ms or 0) + SLACK_MS if seen_at_ms else 0)
-    return Grant(node_id, phase, at_ms, heard_ms, succeeded)
+def grant(row: Row, watching_since_ms: int, *, succeeded: bool = False) -> Grant:
+    """The check-in that was given the order counts as heard, and so does the time when nobody listened."""
+    at_ms, seen_at_ms = row["at_ms"], row["last_seen_at_ms"]
+    heard_ms = max(at_ms, seen_at_ms + SLACK_MS if seen_at_ms else 0, watching_since_ms)
+    return Grant(row["node_id"], row["phase"], at_ms, heard_ms, succeeded)

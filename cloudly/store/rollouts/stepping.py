@@ -68,5 +68,5 @@ def _next(db: Connection, known: Story, beside: Beside, now_ms: int) -> Decision
 
 
 def _seen(db: Connection, known: Story, beside: Beside, now_ms: int) -> Observed:
-    silent = sweeping.still_silent(db, known, beside.silent)
+    silent = sweeping.still_silent(db, known, beside.silent, beside.watching_since_ms)
     return observing.observe(db, known, replace(beside, silent=silent), now_ms)

@@ -134,16 +134,18 @@ def _ended(going: Walk, to_come: int) -> tuple[Walk, Sweep]:
 
 
 def fell_silent(
-    db: Connection, known: Story, after: int, now_ms: int
+    db: Connection, known: Story, after: int, *, watching_since_ms: int, now_ms: int
 ) -> tuple[int, tuple[Grant, ...]]:
     """Of the next slice of grants, who succeeded in the present phase and is not heard of; and where to go on."""
     _, dark_ms = cutoffs(known.plan, now_ms)
+    if watching_since_ms > dark_ms:
+        return 0, ()
     rows = db.execute(
         f"{WATCHED} WHERE g.rollout=? AND g.node>? ORDER BY g.node LIMIT ?",
         (known.number, after, SLICE),
     ).fetchall()
     silent = tuple(
-        grant(row["node_id"], row["phase"], row["at_ms"], row["last_seen_at_ms"], succeeded=True)
+        grant(row, watching_since_ms, succeeded=True)
         for row in rows
         if (row["outcome"], row["phase"]) == (Outcome.SUCCEEDED, known.believed.phase)
         and (row["last_seen_at_ms"] or 0) <= dark_ms - SLACK_MS
@@ -151,7 +153,9 @@ def fell_silent(
     return (rows[-1]["node"] if len(rows) == SLICE else 0), silent
 
 
-def still_silent(db: Connection, known: Story, silent: tuple[Grant, ...]) -> tuple[Grant, ...]:
+def still_silent(
+    db: Connection, known: Story, silent: tuple[Grant, ...], watching_since_ms: int
+) -> tuple[Grant, ...]:
     """Those of them for which it is true in this transaction, too."""
     found = []
     for one in silent:
@@ -159,6 +163,5 @@ def still_silent(db: Connection, known: Story, silent: tuple[Grant, ...]) -> tup
             f"{WATCHED} WHERE g.rollout=? AND n.node_id=?", (known.number, one.node_id)
         ).fetchone()
         if row is not None and row["outcome"] == Outcome.SUCCEEDED:
-            seen_at_ms = row["last_seen_at_ms"]
-            found.append(grant(one.node_id, row["phase"], row["at_ms"], seen_at_ms, succeeded=True))
+            found.append(grant(row, watching_since_ms, succeeded=True))
     return tuple(found)

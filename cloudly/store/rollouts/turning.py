@@ -59,6 +59,7 @@ def turn(  # noqa: PLR0913 - which slice, when, with which ids, and under which 
     known: Story,
     going: Turning,
     *,
+    watching_since_ms: int,
     now_ms: int,
     new_id: Callable[[], str],
     lease_epoch: int,
@@ -69,13 +70,15 @@ def turn(  # noqa: PLR0913 - which slice, when, with which ids, and under which 
     for row in rows:
         if _has_it(row, known):
             _back(db, known, row, now_ms, new_id())
-    return counted(db, known, going, now_ms)
+    return counted(db, known, going, watching_since_ms=watching_since_ms, now_ms=now_ms)
 
 
-def counted(db: Connection, known: Story, going: Turning, now_ms: int) -> Turning:
+def counted(
+    db: Connection, known: Story, going: Turning, *, watching_since_ms: int, now_ms: int
+) -> Turning:
     """The walk after the next slice."""
     rows = _slice(db, known, going.at)
-    left = going.left + sum(_is_under_way(row, known, now_ms) for row in rows)
+    left = going.left + sum(_is_under_way(row, known, watching_since_ms, now_ms) for row in rows)
     if len(rows) == SLICE:
         return replace(going, at=rows[-1]["node"], left=left)
     return Turning(ended=left)
@@ -90,9 +93,9 @@ def _has_it(row: Row, known: Story) -> bool:
     return row["release"] == known.release and row["needs_operator"] is None
 
 
-def _is_under_way(row: Row, known: Story, now_ms: int) -> bool:
+def _is_under_way(row: Row, known: Story, watching_since_ms: int, now_ms: int) -> bool:
     """Not dark, not gone, and on its way to what it ran before: by this rollback, or by its own failure's."""
-    seen_ms = row["last_seen_at_ms"] or 0
+    seen_ms = max(row["last_seen_at_ms"] or 0, watching_since_ms)
     if row["is_gone"] or seen_ms <= now_ms - known.plan.dark_after_s * 1000:
         return False
     ours = row["actor"] == _actor(known) or row["rollback_of"] == row["deployment"]
