@@ -15,6 +15,7 @@ from cloudly.cli.rollout_plan import plan_of, seconds, share
 
 if TYPE_CHECKING:
     from cloudly.rollouts.dry_run import DryRun
+    from cloudly.rollouts.plan import Plan
 
 Version = Annotated[
     str, typer.Argument(metavar="VERSION", help="Of a release, or its commit; see `release list`.")
@@ -50,7 +51,7 @@ Windows = Annotated[
 Concurrency = Annotated[int | None, typer.Option(min=1, help="In flight at most. 1000.")]
 Deadline = Annotated[str | None, typer.Option(help="From start to end; then it is halted. 14d.")]
 NodeDeadline = Annotated[str | None, typer.Option(help="Of each node; then it failed. 6h.")]
-DarkAfter = Annotated[str | None, typer.Option(help="Silent for so long is dark. 1h.")]
+DarkAfter = Annotated[str | None, typer.Option(help="Silent for so long is dark. 15m.")]
 BaseRate = Annotated[str | None, typer.Option(help="Failures that are nobody's fault. 2%.")]
 WorstRate = Annotated[str | None, typer.Option(help="Failures that must not go unseen. 10%.")]
 MinFailures = Annotated[int | None, typer.Option(min=1, help="Fewer never halt it. 2.")]
@@ -145,6 +146,7 @@ def create(  # noqa: PLR0913 - one per part of a plan
         return
     number = made["rollout"]
     typer.echo(f"rollout {number} of {made['version']} is {made['state']}")
+    _warn(said)
     if made["state"] == "draft":
         ask = "ask-approval" if said.needs_approval else "start"
         typer.echo(
@@ -173,20 +175,21 @@ def dry_run(
     world = RealWorld()
     now = now_ms(world)
 
-    def ask(db: Any) -> DryRun:
+    def ask(db: Any) -> tuple[DryRun, Plan]:
         if plan is not None:
             said, release = read(plan.read_bytes()), find_release(db, rollout)
-            return listing.tried(db, said, release, number=0, salt=new_id(world), now_ms=now)
+            return listing.tried(db, said, release, number=0, salt=new_id(world), now_ms=now), said
         told = story.recall(db, number_of(rollout))
         return listing.tried(
             db, told.plan, told.release, number=told.number, salt=told.believed.salt, now_ms=now
-        )
+        ), told.plan
 
     with opened(data_dir) as store:
-        done = store.read_now(ask)
+        done, tried = store.read_now(ask)
     if as_json:
         print_json(asdict(done))
         return
+    _warn(tried)
     print_table(
         ("phase", "size", "nodes", "of any place", "failures that halt", "for example"),
         [
@@ -206,6 +209,11 @@ def dry_run(
             [(one.node_id[:12], one.why) for one in done.left_out[:20]],
             empty="",
         )
+
+
+def _warn(plan: Plan) -> None:
+    for one in plan.warnings():
+        typer.echo(f"warning: {one}")
 
 
 def number_of(text: str) -> int:

@@ -26,10 +26,14 @@ from cloudly.rollouts.phases import (
 )
 from cloudly.rollouts.windows import MOST as MOST_WINDOWS
 from cloudly.rollouts.windows import Window
+from interfaces.why import duration
 
 MOST_PHASES: Final = 50
 MOST_TEXT: Final = 40_000
 """Characters of a plan as text within text: it travels in the first fact (journal.facts.MAX_DATA)."""
+
+SEEN_LATE_S: Final = 60
+"""A silent node is found so much later at most than `dark_after_s` says: its heartbeat may be in memory for 30 s."""
 
 Patience = Annotated[int, Field(ge=1, le=MAX_S)]
 
@@ -84,8 +88,9 @@ class Plan(Said):
     """From the start, or the last resume, to the end; then it is halted."""
     node_deadline_s: Patience = 6 * 3600
     """From a node's order to its outcome; then it counts as failed, as overdue."""
-    dark_after_s: Patience = 3600
-    """A node in flight that is silent for so long has gone dark, which is its outcome."""
+    dark_after_s: Patience = 900
+    """A node in flight that is silent for so long has gone dark, which is its outcome. Well below every soak: one that
+    dies in a soak is dark only so much later."""
     needs_approval: bool = False
     """Somebody must approve the rollout before it can be started."""
     second_person: bool = False
@@ -108,6 +113,19 @@ class Plan(Said):
     def covers_all(self) -> bool:
         """Whether its last phase is every selected node: then nobody is left out but who stands aside."""
         return self.phases[-1].share_bp == WHOLE_BP
+
+    def warnings(self) -> tuple[str, ...]:
+        """What works and is hardly meant. No flaws: such plans were written, and must stay readable."""
+        least_s = self.dark_after_s + SEEN_LATE_S
+        blind = [one.name for one in self.phases if 0 < one.soak_s <= least_s]
+        if not blind or not self.halt.dark_counts:
+            return ()
+        told = (
+            f"a node that dies in the soak of {', '.join(blind)} is not seen in it: it has gone dark only after"
+            f" {duration(self.dark_after_s * 1000)}. Soak for longer than {duration(least_s * 1000)}, or lower"
+            " dark_after_s (--dark-after)"
+        )
+        return (told,)
 
     def text(self) -> str:
         """As JSON; `read` reads it."""

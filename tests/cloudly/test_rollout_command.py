@@ -249,6 +249,22 @@ async def test_wrong_usage_is_told_with_an_example(
     assert says in Operator(plane).errs(*words)
 
 
+async def test_a_soak_too_short_to_see_a_node_die_is_warned_of_when_planned_and_when_tried(
+    plane: Plane,
+) -> None:
+    rolling = await Rolling.begin(plane, 1)
+    rolling.define()
+    operator = Operator(plane)
+
+    short = operator.says("create", "2.0.0", "--phase", "100%:soak=10m", "--by", "anna")
+    tried = operator.says("dry-run", "1")
+    careful = operator.says("create", "2.0.0", "--by", "anna")
+
+    assert "warning: a node that dies in the soak of phase-1 is not seen in it" in short
+    assert "warning: a node that dies in the soak of phase-1" in tried
+    assert "warning" not in careful
+
+
 async def test_a_dry_run_tells_who_is_left_out_and_why_and_writes_nothing(plane: Plane) -> None:
     rolling = await Rolling.begin(plane, 3)
     number = plane.node(rolling.devices[0].node_id)["id"]

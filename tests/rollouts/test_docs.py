@@ -69,8 +69,13 @@ def test_the_defaults_are_those_of_the_code() -> None:
     plan = Plan()
 
     assert [phase.name for phase in plan.phases] == ["canary", "tenth", "half", "all"]
-    assert (plan.concurrency, plan.node_deadline_s, plan.dark_after_s) == (1000, 6 * 3600, 3600)
+    assert (plan.concurrency, plan.node_deadline_s, plan.dark_after_s) == (1000, 6 * 3600, 900)
     assert plan.deadline_s == 14 * 86_400
     assert (plan.halt.base_rate, plan.halt.alpha) == (0.02, 0.005)
-    for said in ("1,000 nodes in flight", "6 h for each node, 14 days", "2 %, with 99.5 %"):
+    for said in (
+        "1,000 nodes in flight",
+        "6 h for each node, 14 days",
+        "silent for 15 minutes",
+        "2 %, with 99.5 %",
+    ):
         assert said in PAGE

@@ -280,7 +280,7 @@ def test_a_silent_node_is_dark_and_a_slow_one_overdue() -> None:
 
 
 def test_a_node_that_went_dark_in_its_soak_relapses_and_after_it_does_not() -> None:
-    leader = Leader(two_counts())
+    leader = Leader(two_counts().model_copy(update={"dark_after_s": 3600}))
     leader.sees()
     leader.sees(Counts(granted=2, succeeded=2))
     dark = (Grant("n1", 0, T0, T0, succeeded=True),)

@@ -12,8 +12,8 @@ from cloudly.problems import BadOrder
 from cloudly.rollouts.belief import Rollout
 from cloudly.rollouts.engine import foresee
 from cloudly.rollouts.orders import create
-from cloudly.rollouts.phases import phase
-from cloudly.rollouts.plan import Plan, made, read
+from cloudly.rollouts.phases import Phase, phase
+from cloudly.rollouts.plan import SEEN_LATE_S, HaltPolicy, Plan, made, read
 from cloudly.rollouts.windows import window
 
 
@@ -112,3 +112,31 @@ def test_a_plan_never_changes() -> None:
 def test_a_phase_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(BadOrder):
         phase(text, 1)
+
+
+def test_with_nothing_said_a_node_that_dies_in_a_soak_is_seen_in_it() -> None:
+    plan = Plan()
+
+    assert all(each.soak_s > plan.dark_after_s + SEEN_LATE_S for each in plan.phases)
+    assert plan.warnings() == ()
+
+
+@pytest.mark.parametrize(
+    ("soak_s", "halt", "warns"),
+    [
+        (960, HaltPolicy(), True),
+        (961, HaltPolicy(), False),
+        (0, HaltPolicy(), False),
+        (60, HaltPolicy(dark_counts=False), False),
+    ],
+)
+def test_a_soak_in_which_nobody_can_go_dark_is_warned_of(
+    soak_s: int, halt: HaltPolicy, *, warns: bool
+) -> None:
+    plan = Plan(phases=(Phase(name="all", share_bp=10_000, soak_s=soak_s),), halt=halt)
+
+    told = plan.warnings()
+
+    assert len(told) == warns
+    assert all("soak of all is not seen" in one and "--dark-after" in one for one in told)
+    assert read(plan.text()) == plan
