@@ -106,14 +106,12 @@ def set_(  # noqa: PLR0913 - options of a command
         max_apply_attempts=max_apply_attempts,
     )
     who = by_now(by).person
-    import anyio
-
-    from interfaces.world import RealWorld
+    import threading
 
     with opened(data_dir) as store:
 
         def write(work: Callable[[Connection], T]) -> T:
-            anyio.run(RealWorld().sleep, REST_S)
+            threading.Event().wait(REST_S)
             return store.write_now(work)
 
         done = order(write, new, policy, node, again=again, fleet=fleet, force=force, by=who)
