@@ -191,12 +191,11 @@ def propose(  # noqa: PLR0913 - options of a command
     from cloudly.store.governance import channels
 
     who = by_now(by)
-    tell(
-        change(
-            data_dir,
-            (channel, release),
-            lambda db, row, found: channels.propose(db, row, found, who, floor=floor, note=note),
-        )
+    change(
+        data_dir,
+        channel,
+        release,
+        lambda db, row, found: channels.propose(db, row, found, who, floor=floor, note=note),
     )
 
 
@@ -212,13 +211,7 @@ def publish(
     from cloudly.store.governance import channels
 
     who = by_now(by)
-    tell(
-        change(
-            data_dir,
-            (channel, release),
-            lambda db, row, found: channels.publish(db, row, found, who),
-        )
-    )
+    change(data_dir, channel, release, lambda db, row, found: channels.publish(db, row, found, who))
 
 
 @app.command()
@@ -234,12 +227,11 @@ def withdraw(
     from cloudly.store.governance import channels
 
     who = by_now(by)
-    tell(
-        change(
-            data_dir,
-            (channel, release),
-            lambda db, row, found: channels.withdraw(db, row, found, who, reason),
-        )
+    change(
+        data_dir,
+        channel,
+        release,
+        lambda db, row, found: channels.withdraw(db, row, found, who, reason),
     )
 
 
@@ -258,36 +250,42 @@ def floor(
     from cloudly.store.governance import channels
 
     who, on = by_now(by), state == "on"
-    done = change(
+    done = decide(
         data_dir,
-        (channel, release),
+        channel,
+        release,
         lambda db, row, found: channels.set_floor(db, row, found, who, on=on),
     )
     is_one = "a floor" if done.is_floor else "no floor"
     typer.echo(f"release {done.proposal.version} is {is_one} of channel {channel}")
 
 
-def change(
+def decide(
     data_dir: Path | None,
-    names: tuple[str, str],
+    channel: str,
+    release: str,
     work: Callable[[Connection, Row, int], Entry],
 ) -> Entry:
     """One decision about a release in a channel, by their names. Raises BadOrder."""
     from cloudly.store.governance import channels
     from cloudly.store.releases import find_release
 
-    channel, release = names
     with opened(data_dir) as store:
         return store.write_now(
             lambda db: work(db, channels.find(db, channel), find_release(db, release))
         )
 
 
-def tell(done: Entry) -> None:
-    """What became of a release in a channel."""
+def change(
+    data_dir: Path | None,
+    channel: str,
+    release: str,
+    work: Callable[[Connection, Row, int], Entry],
+) -> None:
+    """The same, and then told what became of the release."""
     from cloudly.governance.approvals import State, missing
 
-    proposal = done.proposal
+    proposal = decide(data_dir, channel, release, work).proposal
     words = f"release {proposal.version} in channel {proposal.channel}: {proposal.state}"
     if proposal.state in {State.PROPOSED, State.REFUSED}:
         words += f"; {missing(proposal) or 'nothing is missing, but it is banned'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -12,6 +11,14 @@ import typer
 from cloudly.cli import release_approval, release_ban, release_file
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
 from cloudly.cli.people import ByOption, by_now
+from cloudly.cli.policy import (
+    ApplyDeadline,
+    DownloadDeadline,
+    HealthDeadline,
+    HealthSoak,
+    MaxApplyAttempts,
+    policy_of,
+)
 from cloudly.cli.release_file import COMMIT, VERSION, matching
 
 if TYPE_CHECKING:
@@ -70,21 +77,11 @@ def set_(  # noqa: PLR0913 - options of a command
     label: Annotated[
         list[str] | None, typer.Option(help="service=key=value, for its container.")
     ] = None,
-    health_soak: Annotated[
-        float | None, typer.Option(min=0, help="Seconds of unbroken health that count.")
-    ] = None,
-    health_deadline: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds until health is given up.")
-    ] = None,
-    apply_deadline: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds until an apply is given up.")
-    ] = None,
-    download_deadline: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds for the download.")
-    ] = None,
-    max_apply_attempts: Annotated[
-        int | None, typer.Option(min=1, max=100, help="How often to try to apply.")
-    ] = None,
+    health_soak: HealthSoak = None,
+    health_deadline: HealthDeadline = None,
+    apply_deadline: ApplyDeadline = None,
+    download_deadline: DownloadDeadline = None,
+    max_apply_attempts: MaxApplyAttempts = None,
     again: Annotated[
         bool, typer.Option("--again", help="Even if it is set already, or needed a rollback there.")
     ] = False,
@@ -124,27 +121,6 @@ def set_(  # noqa: PLR0913 - options of a command
         )
     if not done:
         typer.echo("no nodes yet; each that enrolls will get it")
-
-
-def policy_of(**given: float | None) -> UpdatePolicy:
-    """The defaults, but for what was given. Raises BadParameter."""
-    from pydantic import ValidationError
-
-    from interfaces.desired import UpdatePolicy
-
-    chosen = {name: value for name, value in given.items() if value is not None}
-    for name, value in chosen.items():
-        if not math.isfinite(value):
-            raise typer.BadParameter(f"{_option(name)} must be finite")
-    try:
-        return UpdatePolicy.model_validate(chosen)
-    except ValidationError as problem:
-        first = problem.errors(include_input=False, include_url=False)[0]
-        raise typer.BadParameter(f"{_option(str(first['loc'][0]))}: {first['msg']}") from None
-
-
-def _option(field: str) -> str:
-    return f"--{field.removesuffix('_s').replace('_', '-')}"
 
 
 def _asked(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cloudly.cli.channel import ReleaseArgument, change, tell
+from cloudly.cli.channel import ReleaseArgument, change
 from cloudly.cli.common import DataDir
 from cloudly.cli.people import ByOption, by_now
 
@@ -25,12 +25,11 @@ def approve(
     from cloudly.store.governance import approving
 
     who = by_now(by)
-    tell(
-        change(
-            data_dir,
-            (channel, release),
-            lambda db, row, found: approving.approve(db, row, found, who, note=note),
-        )
+    change(
+        data_dir,
+        channel,
+        release,
+        lambda db, row, found: approving.approve(db, row, found, who, note=note),
     )
 
 
@@ -46,12 +45,11 @@ def refuse(
     from cloudly.store.governance import approving
 
     who = by_now(by)
-    tell(
-        change(
-            data_dir,
-            (channel, release),
-            lambda db, row, found: approving.refuse(db, row, found, who, note=note),
-        )
+    change(
+        data_dir,
+        channel,
+        release,
+        lambda db, row, found: approving.refuse(db, row, found, who, note=note),
     )
 
 
@@ -66,10 +64,6 @@ def take_back(
     from cloudly.store.governance import approving
 
     who = by_now(by)
-    tell(
-        change(
-            data_dir,
-            (channel, release),
-            lambda db, row, found: approving.take_back(db, row, found, who),
-        )
+    change(
+        data_dir, channel, release, lambda db, row, found: approving.take_back(db, row, found, who)
     )

@@ -15,16 +15,7 @@ app = typer.Typer(
 )
 app.command()(rollout_create.create)
 app.command("dry-run")(rollout_create.dry_run)
-app.command("ask-approval")(rollout_orders.ask_approval)
-app.command()(rollout_orders.approve)
-app.command()(rollout_orders.refuse)
-app.command("approve-phase")(rollout_orders.approve_phase)
-app.command()(rollout_orders.start)
-app.command()(rollout_orders.pause)
-app.command()(rollout_orders.resume)
-app.command()(rollout_orders.halt)
-app.command("roll-back")(rollout_orders.roll_back)
-app.command()(rollout_orders.abort)
+rollout_orders.add_to(app)
 
 
 @app.command("list")

@@ -10,7 +10,14 @@ import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
 from cloudly.cli.people import ByOption, user
-from cloudly.cli.release import policy_of
+from cloudly.cli.policy import (
+    ApplyDeadline,
+    DownloadDeadline,
+    HealthDeadline,
+    HealthSoak,
+    MaxApplyAttempts,
+    policy_of,
+)
 from cloudly.cli.rollout_plan import plan_of, seconds, share
 
 if TYPE_CHECKING:
@@ -84,21 +91,11 @@ def create(  # noqa: PLR0913 - one per part of a plan
     dark_counts: DarkCounts = None,
     needs_approval: NeedsApproval = None,
     second_person: SecondPerson = None,
-    health_soak: Annotated[
-        float | None, typer.Option(min=0, help="Seconds of unbroken health that count, on a node.")
-    ] = None,
-    health_deadline: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds until health is given up.")
-    ] = None,
-    apply_deadline: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds until an apply is given up.")
-    ] = None,
-    download_deadline: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds for the download.")
-    ] = None,
-    max_apply_attempts: Annotated[
-        int | None, typer.Option(min=1, max=100, help="How often to try to apply.")
-    ] = None,
+    health_soak: HealthSoak = None,
+    health_deadline: HealthDeadline = None,
+    apply_deadline: ApplyDeadline = None,
+    download_deadline: DownloadDeadline = None,
+    max_apply_attempts: MaxApplyAttempts = None,
     start: Annotated[bool, typer.Option("--start", help="And start it at once.")] = False,
     by: ByOption = None,
     as_json: AsJson = False,
@@ -121,26 +118,8 @@ def create(  # noqa: PLR0913 - one per part of a plan
         download_deadline_s=download_deadline,
         max_apply_attempts=max_apply_attempts,
     ).model_dump_json()
-    from cloudly.rollouts import orders
-    from cloudly.store.releases import find_release
-    from cloudly.store.rollouts import listing, making, story
-    from interfaces.world import RealWorld, new_id, now_ms
-
-    world, who = RealWorld(), user() if by is None else by
-    now = now_ms(world)
-
-    def work(db: Any) -> dict[str, Any]:
-        release = find_release(db, version)
-        new = making.NewRollout(said, release, policy, who, new_id(world), now)
-        number = making.create(db, new).number
-        if start:
-            story.order(
-                db, number, lambda rollout, plan: orders.start(rollout, plan, by=who), now_ms=now
-            )
-        return listing.shown(db, number, now)
-
-    with opened(data_dir) as store:
-        made = store.write_now(work)
+    who = user() if by is None else by
+    made = _made(data_dir, version=version, plan=said, policy=policy, who=who, start=start)
     if as_json:
         print_json(made)
         return
@@ -152,6 +131,32 @@ def create(  # noqa: PLR0913 - one per part of a plan
         typer.echo(
             f"`cloudly rollout dry-run {number}` tells whom it reaches, `rollout {ask} {number}` goes on"
         )
+
+
+def _made(  # noqa: PLR0913 - what the rollout is
+    data_dir: Path | None, *, version: str, plan: Plan, policy: str, who: str, start: bool
+) -> dict[str, Any]:
+    """The rollout, as it is shown; made, and started too, in one decision."""
+    from cloudly.rollouts import orders
+    from cloudly.store.releases import find_release
+    from cloudly.store.rollouts import listing, making, story
+    from interfaces.world import RealWorld, new_id, now_ms
+
+    world = RealWorld()
+    now = now_ms(world)
+
+    def work(db: Any) -> dict[str, Any]:
+        release = find_release(db, version)
+        new = making.NewRollout(plan, release, policy, who, new_id(world), now)
+        number = making.create(db, new).number
+        if start:
+            story.order(
+                db, number, lambda rollout, plan: orders.start(rollout, plan, by=who), now_ms=now
+            )
+        return listing.shown(db, number, now)
+
+    with opened(data_dir) as store:
+        return store.write_now(work)
 
 
 def dry_run(
@@ -190,6 +195,10 @@ def dry_run(
         print_json(asdict(done))
         return
     _warn(tried)
+    _print_dry_run(done)
+
+
+def _print_dry_run(done: DryRun) -> None:
     print_table(
         ("phase", "size", "nodes", "of any place", "failures that halt", "for example"),
         [

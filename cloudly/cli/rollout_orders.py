@@ -12,171 +12,119 @@ from cloudly.cli.people import ByOption, Reason, user
 from cloudly.cli.rollout_create import Number, number_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cloudly.rollouts.counting import Decision
 
 Note = Annotated[str, typer.Option(help="Kept with the rollout's story.")]
 
-
-def ask_approval(
-    rollout: Number, *, by: ByOption = None, as_json: AsJson = False, data_dir: DataDir = None
-) -> None:
-    """Ask somebody to approve a draft."""
-    from cloudly.rollouts import orders
-
-    who = user() if by is None else by
-    ordered(rollout, lambda one, _: orders.ask_approval(one, by=who), as_json, data_dir)
+WITH_THE_PLAN = {"start", "approve", "approve-phase"}
+"""Orders that the plan has a say in."""
 
 
-def approve(
-    rollout: Number,
-    *,
-    note: Note = "",
-    by: ByOption = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Say yes to a rollout that waits for approval."""
-    from cloudly.rollouts import orders
-
-    who = user() if by is None else by
-    ordered(
-        rollout, lambda one, plan: orders.approve(one, plan, by=who, note=note), as_json, data_dir
-    )
+def add_to(app: typer.Typer) -> None:
+    """A command for each order, as `cloudly rollout --help` lists them."""
+    for order, (command, text) in COMMANDS.items():
+        app.command(order, help=text)(command(order))
 
 
-def refuse(
-    rollout: Number,
-    *,
-    reason: Reason,
-    by: ByOption = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Say no to a rollout that waits for approval: it is a draft again."""
-    from cloudly.rollouts import orders
+def _plain(order: str) -> Callable[..., None]:
+    def command(
+        rollout: Number, *, by: ByOption = None, as_json: AsJson = False, data_dir: DataDir = None
+    ) -> None:
+        _order(rollout, order, by, as_json, data_dir)
 
-    who = user() if by is None else by
-    ordered(rollout, lambda one, _: orders.refuse(one, by=who, reason=reason), as_json, data_dir)
+    return command
 
 
-def approve_phase(
-    rollout: Number,
-    *,
-    note: Note = "",
-    by: ByOption = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Say yes to the phase that it waits for."""
-    from cloudly.rollouts import orders
+def _noted(order: str) -> Callable[..., None]:
+    def command(
+        rollout: Number,
+        *,
+        note: Note = "",
+        by: ByOption = None,
+        as_json: AsJson = False,
+        data_dir: DataDir = None,
+    ) -> None:
+        _order(rollout, order, by, as_json, data_dir, note=note)
 
-    who = user() if by is None else by
-    ordered(
-        rollout,
-        lambda one, plan: orders.approve_phase(one, plan, by=who, note=note),
-        as_json,
-        data_dir,
-    )
+    return command
 
 
-def start(
-    rollout: Number, *, by: ByOption = None, as_json: AsJson = False, data_dir: DataDir = None
-) -> None:
-    """Start it: the first phase opens, and nodes are let in as they check in."""
-    from cloudly.rollouts import orders
+def _reasoned(order: str) -> Callable[..., None]:
+    def command(
+        rollout: Number,
+        *,
+        reason: Reason,
+        by: ByOption = None,
+        as_json: AsJson = False,
+        data_dir: DataDir = None,
+    ) -> None:
+        _order(rollout, order, by, as_json, data_dir, reason=reason)
 
-    who = user() if by is None else by
-    ordered(rollout, lambda one, plan: orders.start(one, plan, by=who), as_json, data_dir)
-
-
-def pause(
-    rollout: Number,
-    *,
-    reason: Reason,
-    by: ByOption = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Let nobody more in; what is in flight goes on."""
-    from cloudly.rollouts import orders
-
-    who = user() if by is None else by
-    ordered(rollout, lambda one, _: orders.pause(one, by=who, reason=reason), as_json, data_dir)
+    return command
 
 
-def resume(
-    rollout: Number,
-    *,
-    reason: Reason = "",
-    by: ByOption = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Go on after a pause; after a halt, with a reason, and the evidence starts afresh."""
-    from cloudly.rollouts import orders
+def _maybe_reasoned(order: str) -> Callable[..., None]:
+    def command(
+        rollout: Number,
+        *,
+        reason: Reason = "",
+        by: ByOption = None,
+        as_json: AsJson = False,
+        data_dir: DataDir = None,
+    ) -> None:
+        _order(rollout, order, by, as_json, data_dir, reason=reason)
 
-    who = user() if by is None else by
-    ordered(rollout, lambda one, _: orders.resume(one, by=who, reason=reason), as_json, data_dir)
-
-
-def halt(
-    rollout: Number,
-    *,
-    reason: Reason,
-    by: ByOption = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Do what the evidence would do."""
-    from cloudly.rollouts import orders
-
-    who = user() if by is None else by
-    ordered(rollout, lambda one, _: orders.halt(one, by=who, reason=reason), as_json, data_dir)
+    return command
 
 
-def roll_back(
-    rollout: Number,
-    *,
-    reason: Reason,
-    by: ByOption = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Turn every node that has the release back to what it ran well before."""
-    from cloudly.rollouts import orders
-
-    who = user() if by is None else by
-    ordered(rollout, lambda one, _: orders.roll_back(one, by=who, reason=reason), as_json, data_dir)
-
-
-def abort(
-    rollout: Number,
-    *,
-    reason: Reason,
-    by: ByOption = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """End it here: nobody more gets it, nobody is turned back, and it counts nothing more."""
-    from cloudly.rollouts import orders
-
-    who = user() if by is None else by
-    ordered(rollout, lambda one, _: orders.abort(one, by=who, reason=reason), as_json, data_dir)
-
-
-def ordered(
+def _order(
     rollout: str,
-    decide: Callable[[Any, Any], Decision],
+    order: str,
+    by: str | None,
     as_json: bool,  # noqa: FBT001 - how it is printed
-    data_dir: Any,
+    data_dir: Path | None,
+    **words: str,
 ) -> None:
+    from cloudly.rollouts import orders
     from cloudly.store.rollouts import listing, story
     from interfaces.world import RealWorld, now_ms
 
+    who = user() if by is None else by
+    decide: Callable[..., Decision] = getattr(orders, order.replace("-", "_"))
+
+    def decided(one: Any, plan: Any) -> Decision:
+        told = (one, plan) if order in WITH_THE_PLAN else (one,)
+        return decide(*told, by=who, **words)
+
     now, number = now_ms(RealWorld()), number_of(rollout)
     with opened(data_dir) as store:
-        told = store.write_now(lambda db: story.order(db, number, decide, now_ms=now))
+        done = store.write_now(lambda db: story.order(db, number, decided, now_ms=now))
         if as_json:
             print_json(store.read_now(lambda db: listing.shown(db, number, now)))
             return
-    typer.echo(f"rollout {number} is {told.believed.state}")
+    typer.echo(f"rollout {number} is {done.believed.state}")
+
+
+COMMANDS = {
+    "ask-approval": (_plain, "Ask somebody to approve a draft."),
+    "approve": (_noted, "Say yes to a rollout that waits for approval."),
+    "refuse": (_reasoned, "Say no to a rollout that waits for approval: it is a draft again."),
+    "approve-phase": (_noted, "Say yes to the phase that it waits for."),
+    "start": (_plain, "Start it: the first phase opens, and nodes are let in as they check in."),
+    "pause": (_reasoned, "Let nobody more in; what is in flight goes on."),
+    "resume": (
+        _maybe_reasoned,
+        "Go on after a pause; after a halt, with a reason, and the evidence starts afresh.",
+    ),
+    "halt": (_reasoned, "Do what the evidence would do."),
+    "roll-back": (
+        _reasoned,
+        "Turn every node that has the release back to what it ran well before.",
+    ),
+    "abort": (
+        _reasoned,
+        "End it here: nobody more gets it, nobody is turned back, and it counts nothing more.",
+    ),
+}
