@@ -5,7 +5,7 @@ What is to be done again and again is in `app.state.recurring`; who serves the a
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from cloudly import forgetting
@@ -47,9 +47,9 @@ def create_app(
     *,
     closing: Closing | None = None,
     slot: int = 0,
-) -> FastAPI:
+) -> Starlette:
     """Cloudly as an ASGI app. The caller opened the store and closes it. `slot`: which server of its directory."""
-    app = FastAPI(title="Cloudly", docs_url=None, redoc_url=None, openapi_url=None)
+    app = Starlette()
     answers.install(app)
     store.devices.completed = AgentEnvironment(store, world, settings).completed
     closing = closing or Closing()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -34,12 +33,11 @@ def problem_answer(problem: Problem) -> Response:
     return Response(body, problem.status, headers, PROBLEM_MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Every way a request can fail gets the same shape; FastAPI's own answers echo what was sent."""
+def install(app: Starlette) -> None:
+    """Every way a request can fail gets the same shape."""
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(StoreUnavailable, _unavailable)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -64,12 +62,6 @@ async def _http(_request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return problem_answer(Refused("not-found").problem)
     return problem_answer(Refused("malformed", status=error.status_code).problem)
-
-
-async def _invalid(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
-    where = ".".join(str(step)[:60] for step in error.errors()[0]["loc"])
-    return problem_answer(Refused("malformed", where).problem)
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:

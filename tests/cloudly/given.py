@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from cloudly.app import create_app
 from cloudly.cli.release import apply as set_release
@@ -41,7 +41,7 @@ class Plane:
     settings: Settings
     store: Store
     closing: Closing
-    app: FastAPI
+    app: Starlette
     client: httpx.AsyncClient
     database_url: str | None = None
     """None: SQLite in the directory."""

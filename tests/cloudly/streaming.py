@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.types import Message
 
 from cloudly.store import log_reading
@@ -87,7 +87,7 @@ def texts(directory: Path, node_id: str = UUID) -> list[str]:
 class Stream:
     """A log stream through ASGI: like a server, it holds what the application has not read yet."""
 
-    app: FastAPI
+    app: Starlette
     uuid: str = UUID
     key: str = KEY
     peer: str = "192.0.2.1"
