@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, TypeVar
 
-import anyio
-
 from cloudly.store.sql import Connection
+from cloudly.store.together import Waiting
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -27,31 +26,21 @@ class Usual(Protocol):
     """
 
 
-class Pending:
+class Pending(Waiting):
     """One decision in the queue and, later, what came of it."""
 
-    __slots__ = ("done", "error", "is_alone", "is_next", "node", "result", "usual", "work")
+    __slots__ = ("node", "result", "usual", "work")
 
     def __init__(
         self, work: Work[Any], node: int | None = None, usual: Usual | None = None
     ) -> None:
+        super().__init__()
         self.work = work
         self.node = node
         """The node that it is about; None: it may be about anything."""
         self.usual = usual
         """What it is as one of many alike; None: nothing of the kind."""
-        self.done = anyio.Event()
         self.result: Any = None
-        self.error: Exception | None = None
-        self.is_next = False
-        """It was not decided: whoever waits for it is to lead what is in the queue now."""
-        self.is_alone = False
-        """Nobody waits for it any more."""
-
-    def outcome(self) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.result
 
 
 class Database(Protocol):

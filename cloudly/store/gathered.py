@@ -1,54 +1,54 @@
 """The same question of many who ask at once, answered by one sentence.
 
 Where a database is reached by a network, what a question costs is the way there: those who ask while one is on its way
-share the next one. It leads and is handed over as `group.Group` does it, which does the waiting.
+share the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
 
-from cloudly.store.database import Pending, Work
-from cloudly.store.group import Group
+from cloudly.store.database import T, Work
 from cloudly.store.sql import Connection
+from cloudly.store.together import Together, Waiting
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
+class Read(Protocol):
+    def __call__(self, question: Work[T], /) -> Awaitable[T]: ...
+
+
 class Gathered(Generic[K, V]):
-    def __init__(self, read: Any, ask: Callable[[Connection, Sequence[K]], Mapping[K, V]]) -> None:
+    def __init__(self, read: Read, ask: Callable[[Connection, Sequence[K]], Mapping[K, V]]) -> None:
         self._read = read
         self._ask = ask
-        self._group = Group(self)  # type: ignore[arg-type]  # of an engine it uses `commit` and `broken` only
-        self.broken = False
+        self._asking: Together[_Asking[K, V]] = Together(self._answer)
 
     async def of(self, key: K) -> V | None:
         """The answer for one key; None: there is none. Raises StoreUnavailable."""
-        return await self._group.write(_nothing, usual=_Key(key))
+        one: _Asking[K, V] = _Asking(key)
+        await self._asking.done(one)
+        return one.answer
 
-    async def commit(self, batch: Sequence[Pending]) -> None:
-        keys = list(dict.fromkeys(one.usual.key for one in batch))  # type: ignore[union-attr]
-        question: Work[Mapping[K, V]] = lambda db: self._ask(db, keys)  # noqa: E731
+    async def _answer(self, some: Sequence[_Asking[K, V]]) -> None:
+        keys = list(dict.fromkeys(one.key for one in some))
         try:
-            answers = await self._read(question)
+            answers = await self._read(lambda db: self._ask(db, keys))
         except Exception as problem:  # noqa: BLE001 - whoever asked is told
-            for pending in batch:
-                pending.error = problem
+            for one in some:
+                one.error = problem
         else:
-            for pending in batch:
-                pending.result = answers.get(pending.usual.key)  # type: ignore[union-attr]
+            for one in some:
+                one.answer = answers.get(one.key)
 
 
-class _Key:
-    """What somebody asks about."""
+class _Asking(Waiting, Generic[K, V]):
+    """Who asks, and what he is answered."""
 
-    __slots__ = ("key",)
-
-    def __init__(self, key: Any) -> None:
+    def __init__(self, key: K) -> None:
+        super().__init__()
         self.key = key
-
-
-def _nothing(_db: Connection) -> Any:
-    raise NotImplementedError
+        self.answer: V | None = None

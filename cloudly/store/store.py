@@ -37,12 +37,13 @@ from cloudly.store.connection import connect
 from cloudly.store.database import Database, T, Work
 from cloudly.store.devices import Devices
 from cloudly.store.gathered import Gathered
-from cloudly.store.group import MAX_BATCH, Group, OnCommit
+from cloudly.store.group import Group, OnCommit
 from cloudly.store.presence import PRESENCE_EVERY_S, Presence
 from cloudly.store.rollouts.admitting import CheckIns
 from cloudly.store.rollouts.known import OpenRollouts
 from cloudly.store.sql import Connection, Row
 from cloudly.store.sqlite import SqliteDatabase
+from cloudly.store.together import MOST
 from cloudly.store.usual import UsualBatch, UsualBeat
 from cloudly.voices import Standing
 from interfaces.desired import DesiredState
@@ -62,7 +63,7 @@ MOST_OBSERVED = 2**32
 
 
 class Store:
-    most_waiting = 4 * MAX_BATCH
+    most_waiting = 4 * MOST
     """Decisions queued for a COMMIT above which no batch of a journal is taken; heartbeats are."""
 
     def __init__(self, database: Database, world: World, directory: Path, *, serves: bool) -> None:

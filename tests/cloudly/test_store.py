@@ -17,12 +17,13 @@ from cloudly.store import connection as connecting
 from cloudly.store import migrate as migrating
 from cloudly.store.connection import connect
 from cloudly.store.database import Pending
-from cloudly.store.group import MAX_BATCH, Group
+from cloudly.store.group import Group
 from cloudly.store.migrate import HEAD, KNOWN, bring_up_to_date, engine_of, revision
 from cloudly.store.schema import metadata
 from cloudly.store.sql import Connection
 from cloudly.store.sqlite import SqliteDatabase
 from cloudly.store.store import FILE, Store
+from cloudly.store.together import MOST
 from simulators.world import SimWorld
 from tests.cloudly.given import UUID, Plane, code_of
 
@@ -108,12 +109,12 @@ async def test_those_who_come_together_share_one_commit(file: Path) -> None:
     group = Group(database)
 
     async with anyio.create_task_group() as tasks:
-        for x in range(MAX_BATCH + 10):
+        for x in range(MOST + 10):
             tasks.start_soon(group.write, insert(x))
 
     assert database.commits == 2
-    assert database.decisions == MAX_BATCH + 10
-    assert len(committed(file)) == MAX_BATCH + 10
+    assert database.decisions == MOST + 10
+    assert len(committed(file)) == MOST + 10
 
 
 async def test_a_refusal_or_a_bug_undoes_itself_and_not_its_neighbours(file: Path) -> None:
@@ -175,15 +176,15 @@ async def test_those_who_went_away_are_committed_and_nobody_waits_for_them_to_le
         answered.append(await group.write(insert(x)))
 
     async with anyio.create_task_group() as tasks:
-        for x in range(MAX_BATCH + 1):
+        for x in range(MOST + 1):
             tasks.start_soon(write, x)
         with anyio.CancelScope() as scope:
             tasks.start_soon(leave, scope)
-            await write(MAX_BATCH + 1)
-        await write(MAX_BATCH + 2)
+            await write(MOST + 1)
+        await write(MOST + 2)
 
-    assert sorted(answered) == [*range(MAX_BATCH + 1), MAX_BATCH + 2]
-    assert len(committed(file)) == MAX_BATCH + 3
+    assert sorted(answered) == [*range(MOST + 1), MOST + 2]
+    assert len(committed(file)) == MOST + 3
 
 
 async def leave(scope: anyio.CancelScope) -> None:
