@@ -18,7 +18,7 @@ from cloudly import serve as serving
 from cloudly.app import create_app
 from cloudly.http.live import Closing
 from cloudly.settings import Settings
-from cloudly.store import group
+from cloudly.store import together
 from cloudly.store.sqlite import SqliteDatabase
 from cloudly.store.store import Store
 from interfaces.world import RealWorld
@@ -36,7 +36,7 @@ def main() -> None:
     else:
         store = Store.open(Path(directory), world, database_url=url[0] if url else None)
     if make == "sqlite-naive":
-        group.MAX_BATCH = 1
+        together.MOST = 1
     if make == "sqlite-normal":
         cast("SqliteDatabase", store.database)._connection.execute("PRAGMA synchronous=NORMAL")
     app = create_app(store, world, settings, closing=Closing())
