@@ -12,7 +12,7 @@ UV     := uv==0.13.9
 AT_ONCE ?= -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check power-cuts kills fault-sweep fuzz load bench lock lock-check docs docs-check check-arm image clean
+.PHONY: help setup run demo test check power-cuts kills fault-sweep fuzz load bench bench-fleet lock lock-check docs docs-check check-arm image clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,8 +57,11 @@ FUZZ ?= --seconds 3600
 fuzz: $(READY) ## Fuzz the real agent against the real Cloudly for an hour; FUZZ="--seed 1 --traces 100000 --seconds 36000"
 	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
-bench: $(READY) ## Measure; writes docs/benchmarks.md
-	@$(BIN)/python -m benchmarks
+bench: $(READY) ## Measure device and journal; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks device
+
+bench-fleet: $(READY) ## Measure Cloudly with a million nodes (half an hour, quiet); writes docs/benchmarks-fleet.md
+	@$(BIN)/python -m benchmarks fleet
 
 docs: $(READY) ## Write the pages that come from code: machines, --help, schemas
 	@$(BIN)/python -m tools.docs
