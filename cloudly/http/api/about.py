@@ -14,7 +14,6 @@ from cloudly.http.api.described import described
 from cloudly.http.api.door import Resource
 from cloudly.http.api.paging import Shown
 from cloudly.service.summary import presence
-from cloudly.store.pg.database import PgDatabase
 
 about = Resource("about")
 
@@ -52,7 +51,7 @@ async def get_summary(call: Called) -> Summary:
         version=version("baseos"),
         incarnation=store.incarnation,
         server_time_ms=call.now_ms,
-        database="postgresql" if isinstance(store.database, PgDatabase) else "sqlite",
+        database="postgresql" if store.is_shared else "sqlite",
         waiting=store.waiting,
         presence=Presence.model_validate(counted),
     )
