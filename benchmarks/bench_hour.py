@@ -2,7 +2,8 @@
 
 usage: bench_hour.py [sqlite|pg]
 
-An hour is 60 heartbeats of each node that have nothing new, and one with news and a batch of five facts.
+First each node sends news and a batch of five facts; then an hour is 60 heartbeats of each that have nothing new.
+SQLite's page cache grows with the database, up to 64 MB, so nothing is added to it in that hour.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from benchmarks.yard import title
 
 PARTS = 6
 BEATS = 60
-MOST_GROWN = 1.05
-"""Of the last five parts, the first of them being where caches are full."""
+MOST_GROWN = 1.02
+
+
+def speak(nodes: range, say: talk.Say) -> None:
+    asyncio.run(talk.closed_loop(PORT, iter(nodes), CONNECTIONS, say))
 
 
 def main() -> None:
@@ -29,19 +33,18 @@ def main() -> None:
     with yard((SMALL,)) as fleets, serving(fleets, make, SMALL) as process:
         title("hour")
         began, grown = time.perf_counter(), list[float]()
-        for part in range(PARTS):
-            share = range(1 + part, SMALL + 1, PARTS)
-            asyncio.run(talk.closed_loop(PORT, iter(share), CONNECTIONS, talk.saying(talk.batch())))
+        speak(everyone, talk.saying(talk.batch()))
+        for _ in range(PARTS):
             for _ in range(BEATS // PARTS):
-                asyncio.run(talk.closed_loop(PORT, iter(everyone), CONNECTIONS, talk.saying(None)))
+                speak(everyone, talk.saying(None))
             grown.append(memory_mb(process.pid)[0])
             print(f"    {time.perf_counter() - began:.0f} s, {grown[-1]:.0f} MB", file=sys.stderr)
-    ratio = grown[-1] / grown[1]
+    ratio = grown[-1] / grown[0]
     verdict = "" if ratio <= MOST_GROWN else ", **missed**"
     told = ", ".join(f"{one:.0f}" for one in grown)
     print(
         f"- An hour of {SMALL} nodes ({make}), in {time.perf_counter() - began:.0f} s: {told} MB after each sixth;"
-        f" the last to the second: {ratio:.3f} (goal: at most {MOST_GROWN}{verdict})"
+        f" the last to the first: {ratio:.3f} (goal: at most {MOST_GROWN}{verdict})"
     )
 
 
