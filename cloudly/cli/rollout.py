@@ -120,14 +120,14 @@ def why(rollout: Number, *, as_json: AsJson = False, data_dir: DataDir = None) -
 @app.command()
 def nodes(rollout: Number, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show every node that was given the order, and what became of it."""
-    from cloudly.store.rollouts import listing, story
+    from cloudly.store.rollouts import given, story
     from interfaces.why import when
 
     number = number_of(rollout)
 
     def ask(db: Any) -> list[dict[str, Any]]:
-        story.recall(db, number)
-        return listing.grants(db, number)
+        story.must_be(db, number)
+        return given.grants(db, number)
 
     with opened(data_dir) as store:
         rows = store.read_now(ask)

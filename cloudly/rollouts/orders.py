@@ -33,6 +33,17 @@ ORDERS = {
 """The facts that a person may cause, as orders."""
 
 
+STANDING = {
+    "approval-asked": "awaiting-approval",
+    "approved": "approved",
+    "paused": "paused",
+    "halted": "halted",
+    "rollback-ordered": "rolling-back",
+    "aborted": "aborted",
+}
+"""Orders that last, and the state in which each of them stands."""
+
+
 def create(  # noqa: PLR0913 - all of them are the rollout's identity
     plan: Plan, *, rollout: str, release: str, version: str, salt: str, by: str
 ) -> Decision:
@@ -103,6 +114,15 @@ def roll_back(rollout: Rollout, *, by: str, reason: str) -> Decision:
 def abort(rollout: Rollout, *, by: str, reason: str) -> Decision:
     """Nobody more gets it and nobody is turned back; what is in flight goes on and is no longer counted."""
     return _order(rollout, "aborted", by=by, reason=_said(reason, "abort", "reason"))
+
+
+def stands(rollout: Rollout, kind: str, *, by: str, said: str) -> bool:
+    """Whether that very order is the last one that was given: by the same person, in the same words."""
+    if STANDING.get(kind) != rollout.state:
+        return False
+    if kind == "approved":
+        return (rollout.approved_by, rollout.reason) == (by, said)
+    return rollout.by == by and (kind == "approval-asked" or rollout.reason == said)
 
 
 def possible(rollout: Rollout) -> tuple[str, ...]:

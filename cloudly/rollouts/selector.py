@@ -67,6 +67,8 @@ class BadSelector(BadOrder):
     def __init__(self, text: str, column: int, seen: str, todo: str) -> None:
         super().__init__(f"selector {text!r}, column {column}: {seen}; {todo}")
         self.column = column
+        self.todo = todo
+        """What to write there, without anything of the text."""
 
 
 @dataclass(frozen=True, slots=True)

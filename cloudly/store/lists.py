@@ -9,6 +9,8 @@ import json
 from typing import Any
 
 from cloudly.problems import NoSuch
+from cloudly.store.governance.following import wanted_by
+from cloudly.store.releases import named
 from cloudly.store.sql import Connection, Row
 
 LAST = 2**62
@@ -16,24 +18,35 @@ LAST = 2**62
 
 FLEETS = (
     "SELECT f.id, f.name, f.created_at_ms, r.version, r.commit_id,"
+    " (SELECT c.name FROM channel c WHERE c.id=f.channel) channel,"
+    " (SELECT count(*) FROM pin p WHERE p.scope='fleet' AND p.scope_id=f.id) pins,"
     " (SELECT count(*) FROM node n WHERE n.fleet=f.id) nodes"  # by an index: 1 ms for 10,000
     " FROM fleet f LEFT JOIN release r ON r.id=f.release"
 )
 
 
-def fleets(db: Connection, *, after: int | None, limit: int) -> list[Row]:
-    """The oldest first, with how many nodes are in each."""
-    return db.execute(
-        f"{FLEETS} WHERE f.id>? ORDER BY f.id LIMIT ?", (after or 0, limit)
-    ).fetchall()
+def fleets(db: Connection, *, after: int | None, limit: int, now_ms: int) -> list[dict[str, Any]]:
+    """The oldest first, with how many nodes are in each, and what its new nodes get."""
+    rows = db.execute(f"{FLEETS} WHERE f.id>? ORDER BY f.id LIMIT ?", (after or 0, limit))
+    return [_wanting(db, row, now_ms) for row in rows.fetchall()]
 
 
-def fleet(db: Connection, name: str) -> Row:
+def fleet(db: Connection, name: str, *, now_ms: int) -> dict[str, Any]:
     """Raises NoSuch."""
     row: Row | None = db.execute(f"{FLEETS} WHERE f.name=?", (name,)).fetchone()
     if row is None:
         raise NoSuch("fleet", f"there is no fleet {name!r}")
-    return row
+    return _wanting(db, row, now_ms)
+
+
+def _wanting(db: Connection, row: Row, now_ms: int) -> dict[str, Any]:
+    """Where a channel or a pin may say what new nodes get, that is asked."""
+    fleet = dict(row)
+    if fleet["channel"] is None and not fleet["pins"]:
+        return fleet
+    wants = wanted_by(db, fleet["id"], now_ms)
+    none: dict[str, Any] = {"version": None, "commit_id": None}
+    return fleet | (none if wants is None else named(db, wants.release))
 
 
 def join_tokens(db: Connection, *, after: int | None, limit: int) -> list[Row]:

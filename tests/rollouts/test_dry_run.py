@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloudly.rollouts.admission import No, Standing
-from cloudly.rollouts.dry_run import dry_run
+from cloudly.rollouts.dry_run import Trial, dry_run
 from cloudly.rollouts.phases import Phase
 from cloudly.rollouts.plan import Plan
 from cloudly.rollouts.selector import NodeView
@@ -90,3 +90,24 @@ def test_the_rollout_then_does_what_was_told() -> None:
         done[row.phase].add(row.node)
     assert [set(phase.nodes) for phase in told.phases] == done
     assert [phase.of_any_place for phase in told.phases] == [0, 0, 0, 0]
+
+
+def test_of_a_large_fleet_everybody_is_counted_and_some_are_named() -> None:
+    plan = Plan(phases=(Phase(name="half", share_bp=5000),))
+    nodes = free(fleet(100)) + [
+        (NodeView(node_id=f"held{number}"), Standing(pinned="1.0 by ben", has_it=number < 3))
+        for number in range(10)
+    ]
+
+    whole = dry_run(plan, nodes, salt=SALT, now_ms=T0)
+    trial = Trial(plan, salt=SALT, now_ms=T0, named=4)
+    for node, standing in nodes:
+        trial.add(node, standing)
+    short = trial.told()
+
+    assert [len(one) for one in (short.phases[0].nodes, short.left_out, short.beyond)] == [4, 4, 4]
+    assert whole.phases[0].by_place == short.phases[0].by_place == len(whole.phases[0].nodes)
+    assert (short.left_out_nodes, short.beyond_nodes) == (len(whole.left_out), len(whole.beyond))
+    assert short.left_out_for == {No.PINNED: 10, No.HAS_IT: 3}
+    assert short.phases[0].failures_to_halt == whole.phases[0].failures_to_halt
+    assert set(short.beyond) <= set(whole.beyond)

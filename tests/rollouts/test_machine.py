@@ -197,6 +197,19 @@ def test_an_order_that_the_state_does_not_allow_says_what_is_allowed() -> None:
         orders.roll_back(ended, by="ben", reason="regret")
 
 
+def test_an_order_stands_where_the_same_person_gave_it_last_in_the_same_words() -> None:
+    rollout = after(created(), orders.start(created(), Plan(), by="anna"))
+    paused = after(rollout, orders.pause(rollout, by="ben", reason="lunch"))
+    halted = after(paused, orders.halt(paused, by="ben", reason="lunch"))
+
+    assert orders.stands(paused, "paused", by="ben", said="lunch")
+    assert not orders.stands(paused, "paused", by="anna", said="lunch")
+    assert not orders.stands(paused, "paused", by="ben", said="tea")
+    assert not orders.stands(paused, "halted", by="ben", said="lunch")
+    assert not orders.stands(halted, "paused", by="ben", said="lunch")
+    assert not orders.stands(rollout, "started", by="anna", said="")
+
+
 @pytest.mark.parametrize("order", [orders.pause, orders.halt, orders.roll_back, orders.abort])
 def test_an_order_has_a_name_and_a_reason(order: Any) -> None:
     with pytest.raises(BadOrder, match="say the reason"):

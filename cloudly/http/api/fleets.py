@@ -32,8 +32,10 @@ class FleetShown(Shown):
     created_at_ms: int
     nodes: int
     wanted_version: str | None
-    """What its nodes shall run, also those that enroll later."""
+    """What its new nodes get: by its pin, the channel that it follows, or its own order."""
     wanted_release: str | None
+    channel: str | None
+    """That it follows."""
 
 
 class NewFleet(Asked):
@@ -69,21 +71,23 @@ async def list_fleets(
     call: Called, after: AfterNumber = None, limit: Limit = 100
 ) -> Page[FleetShown]:
     """The oldest first."""
-    rows = await call.read(lambda db: lists.fleets(db, after=after, limit=limit + 1))
+    rows = await call.read(
+        lambda db: lists.fleets(db, after=after, limit=limit + 1, now_ms=call.now_ms)
+    )
     shown, following = page_of(rows, limit, lambda row: row["id"])
-    return Page(items=[_shown(dict(row)) for row in shown], next=following)
+    return Page(items=[_shown(row) for row in shown], next=following)
 
 
 @fleets.on("POST", "/fleets", needs=Permission.FLEETS_WRITE, status=201)
 async def create_fleet(call: Called, new: NewFleet) -> FleetShown:
     number = await call.write(lambda db: store.create(db, new.name, call.now_ms, by=call.by))
     row = {"id": number, "name": new.name, "created_at_ms": call.now_ms, "nodes": 0}
-    return _shown(row | {"version": None, "commit_id": None})
+    return _shown(row | {"version": None, "commit_id": None, "channel": None})
 
 
 @fleets.on("GET", "/fleets/{fleet}", needs=Permission.FLEETS_READ)
 async def get_fleet(call: Called, fleet: FleetPath) -> FleetShown:
-    return _shown(dict(await call.read(lambda db: lists.fleet(db, fleet))))
+    return _shown(await call.read(lambda db: lists.fleet(db, fleet, now_ms=call.now_ms)))
 
 
 @fleets.on("DELETE", "/fleets/{fleet}", needs=Permission.FLEETS_WRITE, status=204)

@@ -9,10 +9,11 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cloudly.governance import people
-from cloudly.problems import BadOrder
+from cloudly.problems import BadOrder, NoSuch
 from cloudly.store import audit
 from cloudly.store.audit import By
 from cloudly.store.releases import find_release
@@ -28,6 +29,7 @@ HOLDERS = (
     "SELECT r.id FROM release r WHERE r.commit_id=?1 OR EXISTS (SELECT 1 FROM release_service i"
     " WHERE i.release=r.id AND substr(i.image, length(i.image)-70)=?1)"
 )
+LAST = 2**62
 MOST_NAMED = 20
 """Nodes that are named in one answer; all of them are counted."""
 
@@ -74,7 +76,12 @@ def must_not_be_banned(db: Connection, release: int) -> None:
 
 
 def ban(db: Connection, what: str, by: By, reason: str) -> Reach:
-    """A release by name, or an image by its digest. Raises BadOrder."""
+    """A release by name, or an image by its digest; where it is now. Raises BadOrder."""
+    return reach(db, put(db, what, by, reason))
+
+
+def put(db: Connection, what: str, by: By, reason: str) -> str:
+    """On to the list: the digest that it is known by there. Raises BadOrder."""
     why = people.reason(reason, f"ban {what}")
     digest = digest_of(db, what)
     row = db.execute(
@@ -84,7 +91,7 @@ def ban(db: Connection, what: str, by: By, reason: str) -> Reach:
     if row is None:
         raise BadOrder(f"{what} is banned already: `cloudly release bans` says by whom and why")
     audit.note(db, by, "release.banned", f"release/{what}", digest=digest, reason=why)
-    return reach(db, digest)
+    return digest
 
 
 def unban(db: Connection, what: str, by: By, reason: str) -> None:
@@ -92,7 +99,7 @@ def unban(db: Connection, what: str, by: By, reason: str) -> None:
     why = people.note(reason, "reason")
     digest = digest_of(db, what)
     if not db.execute("DELETE FROM ban WHERE digest=?", (digest,)).rowcount:
-        raise BadOrder(f"{what} is not banned: `cloudly release bans` shows what is")
+        raise NoSuch("ban", f"{what} is not banned: `cloudly release bans` shows what is")
     audit.note(db, by, "release.unbanned", f"release/{what}", digest=digest, reason=why)
 
 
@@ -108,30 +115,65 @@ def digest_of(db: Connection, what: str) -> str:
     return commit
 
 
+_BANS = (
+    "SELECT b.digest, b.actor, b.reason, b.at_ms, r.version FROM ban b"
+    " LEFT JOIN release r ON r.commit_id=b.digest"
+)
+
+
 def listed(db: Connection) -> list[Row]:
     """The newest first, with the release where it is one."""
+    return page(db, after=(LAST, ""), limit=LAST)
+
+
+def page(db: Connection, *, after: tuple[int, str], limit: int) -> list[Row]:
+    """The same, after the one of that time and digest."""
+    at_ms, digest = after
     return db.execute(
-        "SELECT b.digest, b.actor, b.reason, b.at_ms, r.version FROM ban b"
-        " LEFT JOIN release r ON r.commit_id=b.digest ORDER BY b.at_ms DESC, b.digest"
+        f"{_BANS} WHERE b.at_ms<?1 OR (b.at_ms=?1 AND b.digest>?2) ORDER BY b.at_ms DESC, b.digest LIMIT ?3",
+        (at_ms, digest, limit),
     ).fetchall()
+
+
+def found(db: Connection, digest: str) -> Row:
+    """Raises NoSuch."""
+    row: Row | None = db.execute(f"{_BANS} WHERE b.digest=?", (digest,)).fetchone()
+    if row is None:
+        raise NoSuch("ban", f"{digest} is not banned: `cloudly release bans` shows what is")
+    return row
 
 
 def reach(db: Connection, digest: str) -> Reach:
     """Where it is."""
+    return together(db, digest, [reached_between(db, digest, above=0, upto=LAST)])
+
+
+def reached_between(
+    db: Connection, digest: str, *, above: int, upto: int
+) -> tuple[int, int, list[str]]:
+    """Of the nodes with these ids: how many run it, how many were ordered it, and the first of both."""
     running = f"n.last_good IN ({HOLDERS})"
     coming = (
         f"EXISTS (SELECT 1 FROM desired d JOIN deployment p ON p.deployment=d.deployment"  # noqa: S608 - ours
         f" WHERE d.node=n.id AND p.closed=0 AND p.release IN ({HOLDERS}))"
     )
-    here = "FROM node n WHERE n.retired_at_ms IS NULL AND"
+    here = "FROM node n WHERE n.id>?2 AND n.id<=?3 AND n.retired_at_ms IS NULL AND"
+    told = (digest, above, upto)
     counted = [
-        int(db.execute(f"SELECT count(*) {here} {which}", (digest,)).fetchone()[0])
+        int(db.execute(f"SELECT count(*) {here} {which}", told).fetchone()[0])
         for which in (running, coming)
     ]
     names = db.execute(
-        f"SELECT n.node_id {here} ({running} OR {coming}) ORDER BY n.id LIMIT {MOST_NAMED}",
-        (digest,),
+        f"SELECT n.node_id {here} ({running} OR {coming}) ORDER BY n.id LIMIT {MOST_NAMED}", told
     ).fetchall()
+    return counted[0], counted[1], [row[0] for row in names]
+
+
+def together(db: Connection, digest: str, counted: Iterable[tuple[int, int, list[str]]]) -> Reach:
+    """What was counted slice by slice, with the fleets and the channels that have it."""
+    running, coming, names = 0, 0, list[str]()
+    for here in counted:
+        running, coming, names = running + here[0], coming + here[1], names + here[2]
     fleets = db.execute(
         f"SELECT name FROM fleet WHERE release IN ({HOLDERS}) ORDER BY id",  # noqa: S608 - ours
         (digest,),
@@ -143,5 +185,9 @@ def reach(db: Connection, digest: str) -> Reach:
         (digest,),
     ).fetchall()
     return Reach(
-        counted[0], counted[1], *(tuple(r[0] for r in rows) for rows in (names, fleets, channels))
+        running,
+        coming,
+        tuple(names[:MOST_NAMED]),
+        tuple(row[0] for row in fleets),
+        tuple(row[0] for row in channels),
     )

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 from cloudly.governance import approvals, people
 from cloudly.governance.approvals import Decision, Proposal, Word
-from cloudly.problems import BadOrder
+from cloudly.problems import BadOrder, NoSuch
 from cloudly.store import audit
 from cloudly.store.audit import By
 from cloudly.store.governance import bans
 from cloudly.store.sql import Connection, Row
 
+LAST = 2**62
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CHANNELS = (
     "SELECT c.id, c.name, c.created_at_ms, c.approvals, c.second_person,"
@@ -63,7 +64,7 @@ def find(db: Connection, name: str) -> Row:
     """Raises BadOrder."""
     row: Row | None = db.execute(f"{CHANNELS} WHERE c.name=?", (name,)).fetchone()
     if row is None:
-        raise BadOrder(f"there is no channel {name!r}: `cloudly channel list` shows them")
+        raise NoSuch("channel", f"there is no channel {name!r}: `cloudly channel list` shows them")
     return row
 
 
@@ -116,9 +117,12 @@ class Said:
     note: str
 
 
-def entries(db: Connection, channel: Row) -> list[Entry]:
-    """The newest first."""
-    rows = db.execute(f"{_ENTRIES} WHERE h.channel=? ORDER BY h.seq DESC", (channel["id"],))
+def entries(db: Connection, channel: Row, *, before: int = LAST, limit: int = LAST) -> list[Entry]:
+    """The newest first, older than that `seq`."""
+    rows = db.execute(
+        f"{_ENTRIES} WHERE h.channel=? AND h.seq<? ORDER BY h.seq DESC LIMIT ?",
+        (channel["id"], before, limit),
+    )
     return [_entry(db, channel, row) for row in rows.fetchall()]
 
 
@@ -129,9 +133,10 @@ def entry(db: Connection, channel: Row, release: int) -> Entry:
     ).fetchone()
     if row is None:
         version = version_of(db, release)
-        raise BadOrder(
+        raise NoSuch(
+            "release in this channel",
             f"release {version} is not in channel {channel['name']}:"
-            f" `cloudly channel propose {channel['name']} {version}` puts it there"
+            f" `cloudly channel propose {channel['name']} {version}` puts it there",
         )
     return _entry(db, channel, row)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cloudly.governance import people
 from cloudly.governance.pins import Pin, Scope
-from cloudly.problems import BadOrder
+from cloudly.problems import BadOrder, NoSuch
 from cloudly.store import audit
 from cloudly.store.audit import By
 from cloudly.store.governance import bans
@@ -63,20 +63,45 @@ def unpin(db: Connection, target: Target, by: By, *, reason: str = "") -> None:
         "DELETE FROM pin WHERE scope=? AND scope_id=?", (target.scope.value, target.number)
     ).rowcount
     if not gone:
-        raise BadOrder(f"{target.words} is not pinned: `cloudly pin list` shows what is")
+        raise _no_such(target)
     why = people.note(reason, "reason")
     audit.note(db, by, f"{target.scope}.unpinned", f"{target.scope}/{target.name}", reason=why)
 
 
+_PINS = (
+    "SELECT p.scope, p.scope_id, coalesce(n.node_id, f.name) AS name, n.hostname, r.version, r.commit_id,"
+    " p.actor, p.reason, p.at_ms, p.until_ms FROM pin p"
+    " LEFT JOIN node n ON p.scope='node' AND n.id=p.scope_id"
+    " LEFT JOIN fleet f ON p.scope='fleet' AND f.id=p.scope_id"
+    " LEFT JOIN release r ON r.id=p.release"
+)
+
+
 def listed(db: Connection) -> list[Row]:
     """All, also those that have ended, the newest first."""
+    return db.execute(f"{_PINS} ORDER BY p.at_ms DESC, p.scope, p.scope_id").fetchall()
+
+
+def page(db: Connection, *, after: tuple[str, int], limit: int) -> list[Row]:
+    """By key: those of fleets, then those of nodes; after that scope and number."""
     return db.execute(
-        "SELECT p.scope, p.scope_id, coalesce(n.node_id, f.name) AS name, n.hostname, r.version, r.commit_id,"
-        " p.actor, p.reason, p.at_ms, p.until_ms FROM pin p"
-        " LEFT JOIN node n ON p.scope='node' AND n.id=p.scope_id"
-        " LEFT JOIN fleet f ON p.scope='fleet' AND f.id=p.scope_id"
-        " LEFT JOIN release r ON r.id=p.release ORDER BY p.at_ms DESC, p.scope, p.scope_id"
+        f"{_PINS} WHERE (p.scope, p.scope_id)>(?,?) ORDER BY p.scope, p.scope_id LIMIT ?",
+        (*after, limit),
     ).fetchall()
+
+
+def found(db: Connection, target: Target) -> Row:
+    """Whether or not it has ended. Raises NoSuch."""
+    row: Row | None = db.execute(
+        f"{_PINS} WHERE p.scope=? AND p.scope_id=?", (target.scope.value, target.number)
+    ).fetchone()
+    if row is None:
+        raise _no_such(target)
+    return row
+
+
+def _no_such(target: Target) -> NoSuch:
+    return NoSuch("pin", f"{target.words} is not pinned: `cloudly pin list` shows what is")
 
 
 def of(db: Connection, scope: Scope, number: int, name: str) -> Pin | None:

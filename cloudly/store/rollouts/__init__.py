@@ -15,4 +15,5 @@ Rules:
     known       what this process knows of the open ones observing   what the leading process sees
     sweeping    who is still to come, slice by slice     turning     a rollback, slice by slice
     lease       which process leads                      listing     for people
+    given       who was given the order, for people
 """

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cloudly.rollouts.belief import Rollout
-from cloudly.rollouts.counts import BAD, NAMES, Counts
+from cloudly.rollouts.counts import NAMES, Counts
 from cloudly.rollouts.dry_run import DryRun, dry_run
 from cloudly.rollouts.engine import evidence, soak_until_ms
 from cloudly.rollouts.evidence import failures_to_halt
@@ -19,29 +19,55 @@ from cloudly.rollouts.orders import possible
 from cloudly.rollouts.plan import Plan
 from cloudly.rollouts.why import Why, why
 from cloudly.rollouts.words import sentence
-from cloudly.store.rollouts import candidates, counters, story
+from cloudly.store.rollouts import candidates, counters, given, story
 from cloudly.store.rollouts.candidates import Question, governed
 from cloudly.store.rollouts.story import Story
 from cloudly.store.sql import Connection
 from interfaces.why import TRIED
+from journal.facts import Fact
 
 MOST = 200
-MOST_REASONS = 20
 SLICE = 1000
 
 
 def listed(db: Connection) -> list[dict[str, Any]]:
     """The newest first, each with its present phase and its counts."""
     rows = db.execute("SELECT id FROM rollout ORDER BY id DESC LIMIT ?", (MOST,)).fetchall()
-    return [_line(db, story.recall(db, row[0])) for row in rows]
+    return [line(db, story.recall(db, row[0])) for row in rows]
+
+
+def numbers(db: Connection, *, after: int | None, limit: int, is_open: bool | None) -> list[int]:
+    """The newest first, older than that one; `is_open`: only those that have, or have not, ended."""
+    wanted = "" if is_open is None else f" AND is_open={int(is_open)}"
+    rows = db.execute(
+        f"SELECT id FROM rollout WHERE id<?{wanted} ORDER BY id DESC LIMIT ?",  # noqa: S608 - ours
+        (given.LAST if after is None else after, limit),
+    ).fetchall()
+    return [int(row[0]) for row in rows]
+
+
+def row(db: Connection, number: int) -> dict[str, Any]:
+    """What is known of one that cannot be read."""
+    found = db.execute(
+        "SELECT o.id AS rollout, o.state, r.version, r.commit_id AS release, o.created_at_ms AS entered_at_ms"
+        " FROM rollout o JOIN release r ON r.id=o.release WHERE o.id=?",
+        (number,),
+    ).fetchone()
+    said = {"phase": "", "of_phases": 0, "opened": 0, "may": []}
+    return {**dict(found), **said, **_counts(Counts())}
 
 
 def shown(db: Connection, number: int, now_ms: int) -> dict[str, Any]:
     """One rollout, whole. Raises BadOrder when there is none."""
     told = story.recall(db, number)
+    return described(db, told, now_ms) | {"failures": given.failures(db, number)}
+
+
+def described(db: Connection, told: Story, now_ms: int) -> dict[str, Any]:
+    """The same without what failed, which takes a walk over all nodes that were given the order."""
     live = counters.live(db, told)
     return {
-        **_line(db, told),
+        **line(db, told),
         "created_by": live.created_by,
         "approved_by": live.approved_by,
         "by": live.by,
@@ -50,9 +76,7 @@ def shown(db: Connection, number: int, now_ms: int) -> dict[str, Any]:
         "phases": list(_phases(live, told.plan)),
         "evidence": evidence(live, told.plan).why,
         "failures_to_halt": _more_failures(live, told.plan),
-        "failures": failures(db, number),
         "why": told_why(db, told, now_ms),
-        "may": list(possible(live)),
         "plan": told.plan.model_dump(mode="json"),
     }
 
@@ -64,43 +88,24 @@ def told_why(db: Connection, told: Story, now_ms: int) -> dict[str, Any] | None:
 
 
 def reasons(db: Connection, told: Story, now_ms: int) -> Why | None:
-    last = [one for one in events(db, told.number) if one["to"]][-TRIED:]
+    last = story.newest(db, told.number, TRIED)
     live = counters.live(db, told)
-    return why(live, told.plan, now_ms, tried=[f"{one['kind']}: {one['says']}" for one in last])
-
-
-def failures(db: Connection, number: int) -> list[dict[str, Any]]:
-    """What went wrong, the most frequent first, with one node of each as an example."""
-    bad = ", ".join(f"'{outcome}'" for outcome in BAD)
-    rows = db.execute(
-        "SELECT g.outcome, g.reason, count(*) AS nodes, min(n.node_id) AS example FROM rollout_grant g"  # noqa: S608 - ours
-        f" JOIN node n ON n.id=g.node WHERE g.rollout=? AND g.outcome IN ({bad})"
-        " GROUP BY g.outcome, g.reason ORDER BY count(*) DESC, g.outcome, g.reason LIMIT ?",
-        (number, MOST_REASONS),
-    ).fetchall()
-    return [dict(row) for row in rows]
-
-
-def grants(db: Connection, number: int) -> list[dict[str, Any]]:
-    """Every node that was given the order, and what became of it."""
-    rows = db.execute(
-        "SELECT n.node_id AS node, n.hostname, g.phase, g.at_ms, g.deployment, g.outcome, g.outcome_at_ms, g.reason"
-        " FROM rollout_grant g JOIN node n ON n.id=g.node WHERE g.rollout=? ORDER BY g.at_ms, g.node",
-        (number,),
-    ).fetchall()
-    return [dict(row) for row in rows]
+    tried = [f"{fact.kind}: {sentence(fact.kind, fact.values)}" for fact in last]
+    return why(live, told.plan, now_ms, tried=tried)
 
 
 def events(db: Connection, number: int) -> list[dict[str, Any]]:
     """The facts in order, each in a sentence."""
-    return [
-        {
-            "seq": fact.seq, "at_ms": fact.at_ms, "kind": fact.kind, "from": fact.src, "to": fact.dst,
-            "says": sentence(fact.kind, fact.values), "lease": int(fact.boot_id), "data": fact.values,
-            "hash": fact.hash.hex(),
-        }
-        for fact in story.facts(db, number)
-    ]  # fmt: skip
+    return [event(fact) for fact in story.facts(db, number)]
+
+
+def event(fact: Fact) -> dict[str, Any]:
+    """One fact, in a sentence too."""
+    return {
+        "seq": fact.seq, "at_ms": fact.at_ms, "kind": fact.kind, "from": fact.src, "to": fact.dst,
+        "says": sentence(fact.kind, fact.values), "lease": int(fact.boot_id), "data": fact.values,
+        "hash": fact.hash.hex(),
+    }  # fmt: skip
 
 
 def replay(db: Connection, number: int) -> list[dict[str, Any]]:
@@ -113,10 +118,15 @@ def replay(db: Connection, number: int) -> list[dict[str, Any]]:
     steps = []
     for fact in story.facts(db, number):
         after = story.believe(believed, fact)
-        said = {"seq": fact.seq, "at_ms": fact.at_ms, "kind": fact.kind, "state": after.state}
-        steps.append({**said, "phase": after.phase, "changed": _changed(believed, after)})
+        steps.append(step(fact, believed, after))
         believed = after
     return steps
+
+
+def step(fact: Fact, before: Rollout, after: Rollout) -> dict[str, Any]:
+    """What is believed after a fact, and what the fact changed of what was believed before it."""
+    said = {"seq": fact.seq, "at_ms": fact.at_ms, "kind": fact.kind, "state": after.state}
+    return {**said, "phase": after.phase, "changed": _changed(before, after)}
 
 
 def tried(  # noqa: PLR0913 - a plan, a release, and the moment
@@ -135,7 +145,8 @@ def _everybody(db: Connection, asked: Question) -> Iterator[candidates.Candidate
         yield from some
 
 
-def _line(db: Connection, told: Story) -> dict[str, Any]:
+def line(db: Connection, told: Story) -> dict[str, Any]:
+    """One rollout in a list."""
     live = counters.live(db, told)
     phase = live.present.name if live.slices else ""
     return {
@@ -147,6 +158,7 @@ def _line(db: Connection, told: Story) -> dict[str, Any]:
         "of_phases": len(told.plan.phases),
         "opened": len(live.slices),
         "entered_at_ms": live.entered_at_ms,
+        "may": list(possible(live)),
         **_counts(live.counts),
     }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cloudly.problems import BadOrder, CloudlyProblem
+from cloudly.problems import BadOrder, CloudlyProblem, NoSuch
 from cloudly.rollouts.belief import Rollout
 from cloudly.rollouts.counting import Decision
 from cloudly.rollouts.machine import CHART, MACHINE, NAME
@@ -61,7 +61,7 @@ def recall(db: Connection, number: int) -> Story:
     """All facts, folded. Raises BadOrder when there is no such rollout, IllegalFact when they are no story."""
     row = db.execute("SELECT release, plan, policy FROM rollout WHERE id=?", (number,)).fetchone()
     if row is None:
-        raise BadOrder(f"there is no rollout {number}: `cloudly rollout list` shows them")
+        raise _no_such(number)
     start = genesis(stream(number), Lane.CORE)
     unread = Story(number, row[0], row[2], read(row[1]), MACHINE.start, 0, start)
     return caught_up(db, unread)
@@ -97,6 +97,42 @@ def facts(db: Connection, number: int) -> list[Fact]:
     """All of them, in order."""
     rows = db.execute(f"{EVENTS} WHERE rollout=? ORDER BY seq", (number,)).fetchall()
     return [fact_of(number, row) for row in rows]
+
+
+def part(db: Connection, number: int, *, after: int, limit: int) -> list[Fact]:
+    """The next ones after that one, in order."""
+    rows = db.execute(
+        f"{EVENTS} WHERE rollout=? AND seq>? ORDER BY seq LIMIT ?", (number, after, limit)
+    ).fetchall()
+    return [fact_of(number, row) for row in rows]
+
+
+def newest(db: Connection, number: int, limit: int) -> list[Fact]:
+    """The last ones that are no notes, in order."""
+    rows = db.execute(
+        f"{EVENTS} WHERE rollout=? AND dst<>'' ORDER BY seq DESC LIMIT ?", (number, limit)
+    ).fetchall()
+    return [fact_of(number, row) for row in reversed(rows)]
+
+
+def hash_at(db: Connection, number: int, seq: int) -> bytes | None:
+    """Of that fact, or of the beginning; None: there is no such fact."""
+    if not seq:
+        return genesis(stream(number), Lane.CORE)
+    row = db.execute(
+        "SELECT hash FROM rollout_event WHERE rollout=? AND seq=?", (number, seq)
+    ).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def must_be(db: Connection, number: int) -> None:
+    """Raises NoSuch; asks nothing else of it, so also one that cannot be read is found."""
+    if db.execute("SELECT 1 FROM rollout WHERE id=?", (number,)).fetchone() is None:
+        raise _no_such(number)
+
+
+def _no_such(number: int) -> NoSuch:
+    return NoSuch("rollout", f"there is no rollout {number}: `cloudly rollout list` shows them")
 
 
 def fact_of(number: int, row: Row) -> Fact:
