@@ -4,6 +4,7 @@ Rules:
 - A route or a command names the permission that it needs, never a role.
 - Who approves gives no orders and who gives orders approves nothing: two persons, until an admin is both.
 - What may hold a customer's secret (the environment of a release) is a permission of its own.
+- How many must agree to a release, and which fleets that binds, is said by who gives no orders by it: an admin.
 """
 
 from __future__ import annotations
@@ -30,6 +31,22 @@ class Permission(StrEnum):
     RELEASES_SET = "releases:set"
     """Make one the desired state of nodes."""
     RELEASES_APPROVE = "releases:approve"
+    """Say yes or no to one that a channel was proposed."""
+    ROLLOUTS_READ = "rollouts:read"
+    """Also a dry run, which changes nothing."""
+    ROLLOUTS_WRITE = "rollouts:write"
+    """Plan one, start, pause, resume, halt, roll back, abort it."""
+    ROLLOUTS_APPROVE = "rollouts:approve"
+    """Say yes or no to one, or to a phase of it."""
+    CHANNELS_READ = "channels:read"
+    CHANNELS_WRITE = "channels:write"
+    """Make or remove one; propose, publish and withdraw releases; say what is a floor."""
+    CHANNELS_GOVERN = "channels:govern"
+    """Change how many must agree in one, and which fleets follow it."""
+    PINS_READ = "pins:read"
+    PINS_WRITE = "pins:write"
+    BANS_READ = "bans:read"
+    BANS_WRITE = "bans:write"
     PUBLISHERS_READ = "publishers:read"
     PUBLISHERS_WRITE = "publishers:write"
     API_TOKENS_READ = "api-tokens:read"
@@ -46,15 +63,16 @@ class Role(StrEnum):
 P = Permission
 VIEWER = frozenset({
     P.API_READ, P.SUMMARY_READ, P.NODES_READ, P.JOURNALS_READ, P.FLEETS_READ, P.JOIN_TOKENS_READ, P.RELEASES_READ,
-    P.PUBLISHERS_READ,
+    P.PUBLISHERS_READ, P.ROLLOUTS_READ, P.CHANNELS_READ, P.PINS_READ, P.BANS_READ,
 })  # fmt: skip
 
 # fmt: off
 GRANTED: dict[Role, frozenset[Permission]] = {
     Role.VIEWER:   VIEWER,
     Role.OPERATOR: VIEWER | {P.NODES_ORDER, P.NODES_REVOKE, P.FLEETS_WRITE, P.JOIN_TOKENS_WRITE,
-                             P.RELEASES_CONTENTS, P.RELEASES_WRITE, P.RELEASES_SET},
-    Role.APPROVER: VIEWER | {P.RELEASES_CONTENTS, P.RELEASES_APPROVE},
+                             P.RELEASES_CONTENTS, P.RELEASES_WRITE, P.RELEASES_SET,
+                             P.ROLLOUTS_WRITE, P.CHANNELS_WRITE, P.PINS_WRITE, P.BANS_WRITE},
+    Role.APPROVER: VIEWER | {P.RELEASES_CONTENTS, P.RELEASES_APPROVE, P.ROLLOUTS_APPROVE},
     Role.ADMIN:    frozenset(Permission),
 }
 # fmt: on

@@ -20,6 +20,7 @@ from tests.cloudly.given import UUID, Plane, bearer
 API = "/api/v1"
 NOBODY = {
     "node": UUID, "fleet": "nowhere", "token": "4711", "name": "nobody", "release": "9.9.9", "diagnosis": "0" * 32,
+    "channel": "nowhere", "rollout": "4711", "digest": "sha256:" + "0" * 64,
 }  # fmt: skip
 """A value for each parameter of a path; what it names is not there unless a story makes it."""
 
@@ -46,6 +47,12 @@ class Operator:
         answer = await self(method, path, json=body, **options)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
+
+    async def errs(self, method: str, path: str, body: object = None) -> tuple[int, str]:
+        """Status and words of a refusal."""
+        answer = await self(method, path, json=body)
+        assert answer.headers["content-type"] == "application/problem+json", answer.text
+        return answer.status_code, answer.json().get("detail", "")
 
     async def release(self, version: str = "1.0.0", **service: Any) -> Any:
         answer = await self(

@@ -48,6 +48,13 @@ def test_who_approves_gives_no_orders_and_who_gives_orders_approves_nothing() ->
     assert not may(Role.OPERATOR, Permission.RELEASES_APPROVE)
     assert not may(Role.APPROVER, Permission.RELEASES_SET)
     assert not may(Role.APPROVER, Permission.RELEASES_WRITE)
+    both = GRANTED[Role.OPERATOR] & GRANTED[Role.APPROVER] - GRANTED[Role.VIEWER]
+    assert both == {Permission.RELEASES_CONTENTS}
+    assert not may(Role.OPERATOR, Permission.ROLLOUTS_APPROVE)
+
+
+def test_only_an_admin_says_how_many_must_agree_and_whom_that_binds() -> None:
+    assert [role for role in Role if may(role, Permission.CHANNELS_GOVERN)] == [Role.ADMIN]
 
 
 @pytest.mark.parametrize("role", Role)
@@ -74,7 +81,10 @@ async def test_each_role_gets_what_its_permissions_allow_on_every_route(
 
 async def test_a_viewer_and_an_approver_change_nothing(plane: Plane) -> None:
     await plane.device().enroll()
-    tables = ("node", "fleet", "join_token", "release", "meta", "diagnosis", "deployment")
+    tables = (
+        "node", "fleet", "join_token", "release", "meta", "diagnosis", "deployment", "channel", "channel_release",
+        "approval", "pin", "ban", "rollout", "rollout_event", "audit",
+    )  # fmt: skip
     viewers = [operator(plane, role) for role in (Role.VIEWER, Role.APPROVER)]
     before = [plane.rows(table) for table in tables]
     good: dict[str, Any] = {"name": "x", "role": "admin", "fleet": "default", "release": "1.0.0"}

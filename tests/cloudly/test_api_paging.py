@@ -16,6 +16,12 @@ from tests.cloudly.given import UUID, Plane, code_of, report
 pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
 NEWEST_FIRST = -1
+
+
+def ban(name: str) -> dict[str, str]:
+    return {"what": name, "reason": "it eats flash"}
+
+
 Make = Callable[[int], Awaitable[object]]
 
 
@@ -48,6 +54,10 @@ async def walk(
         ("/releases", "version", NEWEST_FIRST),
         ("/publishers", "name", 1),
         ("/api-tokens", "name", NEWEST_FIRST),
+        ("/channels", "name", 1),
+        ("/channels/stable/releases", "version", NEWEST_FIRST),
+        ("/rollouts", "version", NEWEST_FIRST),
+        ("/bans", "version", NEWEST_FIRST),
     ],
 )
 async def test_every_list_shows_all_that_was_there_once_while_others_are_made(
@@ -61,11 +71,19 @@ async def test_every_list_shows_all_that_was_there_once_while_others_are_made(
                 return await plane.device(name).enroll()
             case "/releases":
                 return await who.release(name, image=image(name))
-            case "/join-tokens" | "/fleets" | "/publishers":
+            case "/channels/stable/releases" | "/rollouts" | "/bans":
+                await who.release(name, image=image(name))
+                await plane.world.sleep(1)
+                return await who.does(
+                    "POST", path, {"release": name} if path != "/bans" else ban(name)
+                )
+            case "/join-tokens" | "/fleets" | "/publishers" | "/channels":
                 return await who.does("POST", path, {"name": name})
             case _:
                 return await who.does("POST", path, {"name": name, "role": "viewer"})
 
+    if "stable" in path:
+        await who.does("POST", "/channels", {"name": "stable"})
     there = [f"a-{number}" for number in range(1, 6)]
     for name in there:
         await make(name)
@@ -197,7 +215,19 @@ async def test_an_answer_that_the_client_has_is_not_sent_again(plane: Plane) -> 
     assert "private" in other.headers["cache-control"]
 
 
-@pytest.mark.parametrize("path", ["/nodes", "/fleets", "/releases", "/join-tokens", "/api-tokens"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nodes",
+        "/fleets",
+        "/releases",
+        "/join-tokens",
+        "/api-tokens",
+        "/rollouts",
+        "/pins",
+        "/bans",
+    ],
+)
 @pytest.mark.parametrize("after", ["x", "-1", "1e3", str(2**64), "' OR 1=1"])
 async def test_a_cursor_that_is_none_is_refused(plane: Plane, path: str, after: str) -> None:
     answer = await operator(plane)("GET", path, params={"after": after})

@@ -8,25 +8,37 @@ from starlette.routing import BaseRoute, Mount
 from cloudly.http.api import refusals
 from cloudly.http.api.about import about
 from cloudly.http.api.api_tokens import api_tokens
+from cloudly.http.api.bans import bans
 from cloudly.http.api.call import Desk
+from cloudly.http.api.channel_releases import channel_releases
+from cloudly.http.api.channels import channels
 from cloudly.http.api.described import PREFIX, described
 from cloudly.http.api.door import Resource
 from cloudly.http.api.fleets import fleets
 from cloudly.http.api.join_tokens import join_tokens
 from cloudly.http.api.journals import journals
 from cloudly.http.api.nodes import nodes
+from cloudly.http.api.pins import pins
 from cloudly.http.api.publishers import publishers
 from cloudly.http.api.releases import releases
+from cloudly.http.api.rollout_orders import rollout_orders
+from cloudly.http.api.rollouts import rollouts
 
 RESOURCES: tuple[Resource, ...] = (
     about,
     api_tokens,
+    bans,
+    channel_releases,
+    channels,
     fleets,
     join_tokens,
     journals,
     nodes,
+    pins,
     publishers,
     releases,
+    rollout_orders,
+    rollouts,
 )
 
 

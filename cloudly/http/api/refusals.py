@@ -44,7 +44,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
     first = error.errors()[0]
     where = ".".join(_steps(first["loc"], request.app))
-    return answers.problem_answer(Refused("malformed", f"{where}: {first['msg']}").problem)
+    what = first["msg"].removeprefix("Value error, ")
+    return answers.problem_answer(Refused("malformed", f"{where}: {what}").problem)
 
 
 def _steps(steps: Iterable[object], api: FastAPI) -> Iterable[str]:
