@@ -15,7 +15,7 @@ from cloudly.rollouts import orders
 from cloudly.rollouts.belief import Rollout
 from cloudly.rollouts.counting import Decision
 from cloudly.rollouts.plan import Plan
-from cloudly.service.rollouts import at_hand, recalled
+from cloudly.service.rollouts import caught_up, near
 from cloudly.store.releases import find_release
 from cloudly.store.rollouts import making, story
 from cloudly.store.rollouts.making import NewRollout
@@ -64,10 +64,10 @@ class Order:
 
 async def give(store: Store, number: int, order: Order, *, now_ms: int) -> Story:
     """The rollout after it. Raises BadOrder; then nothing was written."""
-    known = at_hand(store, number)
+    known = await near(store, number)
 
     def work(db: Connection) -> tuple[Story, bool]:
-        told = recalled(db, number, known)
+        told = caught_up(db, known)
         if orders.stands(told.believed, order.kind, by=order.by, said=order.said):
             return told, False
         decision = order.decide(told.believed, told.plan)

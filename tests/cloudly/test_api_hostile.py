@@ -129,13 +129,17 @@ async def test_no_text_reaches_the_database_that_it_cannot_take(plane: Plane, od
         "/join-tokens": {"name": odd + "\n"},
         "/publishers": {"name": odd},
         "/api-tokens": {"name": odd, "role": "viewer"},
+        "/channels": {"name": odd},
+        "/bans": {"what": odd + " ", "reason": "x"},
+        "/rollouts": {"release": "1", "plan": {"phases": [{"name": odd, "count": 1}]}},
+        "/rollouts/dry-run": {"release": odd + " "},
     }
 
     answers = [await who("POST", path, json=body) for path, body in bodies.items()]
     answers.append(await who("POST", "/releases", params={"version": odd + " "}, content=file_of()))
     answers.append(await who("GET", "/nodes", params={"search": odd + "\x00"}))
 
-    assert [code_of(one) for one in answers] == [(422, "malformed")] * 6
+    assert [code_of(one) for one in answers] == [(422, "malformed")] * 10
 
 
 async def test_nothing_of_what_was_sent_comes_back_in_a_refusal(plane: Plane) -> None:
@@ -149,6 +153,13 @@ async def test_nothing_of_what_was_sent_comes_back_in_a_refusal(plane: Plane) ->
         {"fleet": CANARY},
         {"release": CANARY},
         {"release": "1", "policy": {CANARY: CANARY}},
+        {"release": CANARY, "plan": {"selector": f"{CANARY}=1"}},
+        {"release": "1", "plan": {"phases": [{"name": f"{CANARY} "}]}},
+        {"what": CANARY, "reason": CANARY},
+        {"what": f"sha256:{CANARY}", "reason": "x"},
+        {"channel": CANARY},
+        {"reason": f"\u202e{CANARY}"},
+        {"note": [CANARY]},
         [CANARY],
         CANARY,
     ]

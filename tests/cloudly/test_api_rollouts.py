@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cloudly.access import Role
+from cloudly.http.api.rollouts import TRYING
 from cloudly.rollouts.plan import Plan
 from cloudly.service import rollouts as service
 from tests.cloudly.api_given import Operator, operator
@@ -265,6 +266,45 @@ async def test_a_dry_run_says_of_every_node_what_would_become_of_it_and_writes_n
     assert "a fair" in next(one["why"] for one in told["left_out"] if "pinned" in one["no"])
     assert (short["phases"][0]["by_place"], len(short["phases"][0]["nodes"])) == (5, 2)
     assert "60 s" in told["warnings"][0] or "dies in the soak" in told["warnings"][0]
+
+
+async def test_so_many_dry_runs_at_once_and_no_more(plane: Plane) -> None:
+    _, who = await begun(plane, 3)
+    here = await created(who)
+
+    with TRYING.turn():
+        last = await who("GET", f"{here}/dry-run")
+        with TRYING.turn():
+            more = [
+                await who("GET", f"{here}/dry-run"),
+                await who("POST", "/rollouts/dry-run", json={"release": "2.0.0"}),
+            ]
+            other = await who("GET", here)
+    later = await who("GET", f"{here}/dry-run")
+
+    assert {code_of(one) for one in more} == {(503, "busy")}
+    assert {one.headers["retry-after"] for one in more} == {"10"}
+    assert [one.status_code for one in (last, other, later)] == [200, 200, 200]
+
+
+async def test_a_long_story_is_read_in_slices_and_told_the_same(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rolling = await Rolling.begin(plane, 2, canary_first())
+    await rolling.all_beat()
+    await rolling.tick()
+    await rolling.succeeds(rolling.has_it()[0])
+    await rolling.tick()
+    viewer = operator(plane, Role.VIEWER)
+    whole = await viewer.get("/rollouts/1"), await viewer.get("/rollouts/1/replay", limit=500)
+
+    monkeypatch.setattr(service, "FACTS", 2)
+    plane.store.rollouts.told(rolling_final(plane))
+    sliced = await viewer.get("/rollouts/1"), await viewer.get("/rollouts/1/replay", limit=500)
+
+    assert sliced == whole
+    assert [one["kind"] for one in whole[1]["items"]] == rolling.kinds
+    assert len(rolling.kinds) > 5
 
 
 async def test_a_rollout_that_there_is_is_tried_with_its_own_places(plane: Plane) -> None:

@@ -25,6 +25,7 @@ from journal.chain import genesis, link
 from journal.facts import Fact, Lane, canonical
 from journal.problems import IllegalFact, Malformed
 
+LAST = 2**62
 LEASE = "rollouts"
 """The name of the lease under which facts are written."""
 UNTOLD = frozenset({"outcomes-counted"})
@@ -59,18 +60,22 @@ def stream(number: int) -> str:
 
 def recall(db: Connection, number: int) -> Story:
     """All facts, folded. Raises BadOrder when there is no such rollout, IllegalFact when they are no story."""
+    return caught_up(db, unread(db, number))
+
+
+def unread(db: Connection, number: int) -> Story:
+    """Before its first fact: what never changes of it. Raises BadOrder when there is no such rollout."""
     row = db.execute("SELECT release, plan, policy FROM rollout WHERE id=?", (number,)).fetchone()
     if row is None:
         raise _no_such(number)
     start = genesis(stream(number), Lane.CORE)
-    unread = Story(number, row[0], row[2], read(row[1]), MACHINE.start, 0, start)
-    return caught_up(db, unread)
+    return Story(number, row[0], row[2], read(row[1]), MACHINE.start, 0, start)
 
 
-def caught_up(db: Connection, known: Story) -> Story:
-    """With the facts that were written since: one question where there are none."""
+def caught_up(db: Connection, known: Story, *, most: int = LAST) -> Story:
+    """With the facts that were written since, the first `most`: one question where there are none."""
     rows = db.execute(
-        f"{EVENTS} WHERE rollout=? AND seq>? ORDER BY seq", (known.number, known.seq)
+        f"{EVENTS} WHERE rollout=? AND seq>? ORDER BY seq LIMIT ?", (known.number, known.seq, most)
     ).fetchall()
     believed, epoch = known.believed, known.lease_epoch
     for row in rows:
