@@ -24,7 +24,9 @@ class Counted(Shown):
     relapsed: int
 
 
-class RolloutShown(Counted):
+class Turned(Shown):
+    """Which rollout, and where it is."""
+
     rollout: int
     """Its number."""
     state: str
@@ -40,11 +42,14 @@ class RolloutShown(Counted):
     """When it came into that state."""
     may: list[str]
     """What may be ordered now."""
+
+
+class RolloutShown(Counted, Turned):
     unreadable: str = ""
     """Why this Cloudly cannot read its facts; then it counts nothing."""
 
 
-class PhaseShown(Counted):
+class PhaseNamed(Shown):
     name: str
     size: str
     state: str
@@ -54,6 +59,10 @@ class PhaseShown(Counted):
     opened_at_ms: int | None
     passed_at_ms: int | None
     soak_until_ms: int | None
+
+
+class PhaseShown(Counted, PhaseNamed):
+    """A phase, and what became of its nodes."""
 
 
 class FailureShown(Shown):
