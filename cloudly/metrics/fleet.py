@@ -76,14 +76,16 @@ async def count(store: Store, *, now_ms: int, every_s: float) -> Counts:
     late = now_ms - int(LATE_INTERVALS * interval_ms)
     nodes, deployments = Counter(dict.fromkeys(NODE_STATES, 0)), Counter[str]()
 
-    def some(db: Connection, after: int) -> None:
+    def some(db: Connection, after: int) -> tuple[dict[str, int], dict[str, int]]:
         upto = after + SLICE
-        nodes.update(dict(db.execute(NODES, (online, late, after, upto)).fetchall()))
-        deployments.update(dict(db.execute(DEPLOYMENTS, (after, upto)).fetchall()))
+        found = db.execute(NODES, (online, late, after, upto)).fetchall()
+        return dict(found), dict(db.execute(DEPLOYMENTS, (after, upto)).fetchall())
 
     last, rollouts, waiting = await store.read(_others)
     for after in range(0, last, SLICE):
-        await store.read(partial(some, after=after))
+        of_nodes, of_deployments = await store.read(partial(some, after=after))
+        nodes.update(of_nodes)  # not in the question: that may be asked twice
+        deployments.update(of_deployments)
         await checkpoint()
     return Counts(nodes, deployments, rollouts, waiting[0], waiting[1], now_ms)
 

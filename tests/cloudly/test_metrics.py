@@ -119,6 +119,25 @@ async def test_the_database_is_asked_once_in_a_while_however_often_somebody_scra
     assert (at_first, len(asked)) == (1, 2)
 
 
+async def test_a_question_that_had_to_be_asked_twice_counts_nobody_twice(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await plane.device().enroll()
+    await device.beat()
+    plane.release("1.0.0")
+    really = plane.store.read
+
+    async def read(question: Any) -> Any:
+        await really(question)  # and the answer was lost on its way
+        return await really(question)
+
+    monkeypatch.setattr(plane.store, "read", read)
+    found = await scraped(plane)
+
+    assert found["cloudly_nodes", ("online",)] == 1
+    assert found["cloudly_deployments", ("ordered",)] == 1
+
+
 async def test_a_large_fleet_is_counted_a_slice_at_a_time(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
