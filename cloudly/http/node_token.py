@@ -29,14 +29,13 @@ class NodeTokenApi:
         return [Route("/baseos/v1/nodes/token", self.announce, methods=["POST"])]
 
     async def announce(self, request: Request) -> Response:
-        """Durable before it is answered."""
+        """Durable before it is answered. Whether a token was used before is asked of all nodes, so it is alone."""
         caller = await caller_of(request, self._store)
         body = await read_body(request, limit=MAX_TOKEN, deadline_s=self._settings.body_deadline_s)
         asked = parse(NodeTokenRequest, body)
         if asked.node_id != caller.node_id:
             raise Refused("node-mismatch")
-        generation = await self._store.decide_about(
-            caller.node,
+        generation = await self._store.write(
             partial(
                 rotation.announce,
                 node=caller.node,

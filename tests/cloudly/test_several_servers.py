@@ -351,6 +351,31 @@ async def test_an_enrollment_asked_of_both_servers_at_once_is_one_with_one_node_
 
 
 async def test_a_batch_sent_to_both_servers_at_once_is_stored_once(servers: Servers) -> None:
+async def test_a_token_that_two_nodes_announce_to_both_servers_at_once_is_taken_from_one(
+    servers: Servers,
+) -> None:
+    """The other is refused in the words in which he would be a second later."""
+    one, _ = servers.planes
+    devices = [await one.device(f"{number:032}").enroll() for number in range(2)]
+    for turn in range(20):
+        answers: list[httpx.Response] = []
+
+        async def announce(
+            number: int, *, turn: int = turn, answers: list[httpx.Response] = answers
+        ) -> None:
+            device = servers.at(devices[number], number)
+            answers.append(await device.announce(f"bnt_of-both-{turn}"))
+
+        async with anyio.create_task_group() as all_at_once:
+            for number in (0, 1):
+                all_at_once.start_soon(announce, number)
+
+        taken, refused = sorted(answers, key=lambda answer: answer.status_code)
+        assert taken.status_code == 200, taken.text
+        assert code_of(refused)[1] == "malformed"
+        assert "used before" in refused.text
+
+
     one, _ = servers.planes
     device = await one.device().enroll()
     for number in range(1, 6):
