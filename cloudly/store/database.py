@@ -3,7 +3,7 @@
 Rules:
 - A decision is a function of the database; each is undone by itself when it refuses or fails, and nobody hears of his
   before all of them are durable.
-- A decision about one node names it: decisions about nodes, each other's or the same one's, may be committed by several
+- A decision about nodes names them: decisions about nodes, each other's or the same one's, may be committed by several
   processes at once. Every other decision is alone with the database while it is taken.
 """
 
@@ -29,15 +29,15 @@ class Usual(Protocol):
 class Pending(Waiting):
     """One decision in the queue and, later, what came of it."""
 
-    __slots__ = ("node", "result", "usual", "work")
+    __slots__ = ("nodes", "result", "usual", "work")
 
     def __init__(
-        self, work: Work[Any], node: int | None = None, usual: Usual | None = None
+        self, work: Work[Any], nodes: Sequence[int] | None = None, usual: Usual | None = None
     ) -> None:
         super().__init__()
         self.work = work
-        self.node = node
-        """The node that it is about; None: it may be about anything."""
+        self.nodes = nodes
+        """Those that it is about, one where it is usual; None: it may be about anything."""
         self.usual = usual
         """What it is as one of many alike; None: nothing of the kind."""
         self.result: Any = None

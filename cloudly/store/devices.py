@@ -67,11 +67,15 @@ class KeptReports:
     measured: Mapping[int, Measured]
     seen: Mapping[int, int]
 
+    @property
+    def nodes(self) -> list[int]:
+        return sorted(self.measured.keys() | self.seen.keys())
+
     def write(self, db: Connection) -> None:
         db.executemany(
             "UPDATE device SET report_at_ms=?, report=? WHERE node=? AND report_at_ms IS NOT DISTINCT FROM ?",
             [
-                (_version(one.at_ms, one.base_ms), one.report, device, one.base_ms)
+                (version_of(one.at_ms, one.base_ms), one.report, device, one.base_ms)
                 for device, one in sorted(self.measured.items())
             ],
         )
@@ -169,7 +173,7 @@ class Devices:
             " WHERE node=?",
             (
                 merge(known, difference),
-                _version(at_ms, base_ms),
+                version_of(at_ms, base_ms),
                 difference.api_secret_hash,
                 device,
             ),
@@ -269,7 +273,7 @@ class Devices:
                 del self._seen[device]
 
 
-def _version(at_ms: int, before_ms: int | None) -> int:
+def version_of(at_ms: int, before_ms: int | None) -> int:
     """When a report was written, and later than the one before in any case: clocks of servers differ."""
     return at_ms if before_ms is None else max(at_ms, before_ms + 1)
 

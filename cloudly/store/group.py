@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
 
 from cloudly.store.database import Database, Pending, T, Usual, Work
 from cloudly.store.together import Together
@@ -36,19 +39,25 @@ class Group:
 
         `node`: the one that it is about, if it changes nothing else. `usual`: the same as one of many alike.
         """
-        pending = Pending(work, node, usual)
+        pending = Pending(work, None if node is None else (node,), usual)
         await self._decisions.done(pending)
         result: T = pending.result
         return result
 
-    def write_now(self, work: Work[T]) -> T:
+    async def write_beside(self, work: Work[T], nodes: Sequence[int]) -> T:
+        """The same, of many nodes and at once: who decides about others shares no COMMIT with it and does not wait."""
+        pending = Pending(work, nodes)
+        with anyio.CancelScope(shield=True):
+            await self._commit([pending])
+        result: T = _outcome(pending)
+        return result
+
+    def write_now(self, work: Work[T], *, nodes: Sequence[int] | None = None) -> T:
         """The same, for the CLI and for start and stop: at once and alone."""
-        pending = Pending(work)
+        pending = Pending(work, nodes)
         self._database.commit_now([pending])
         self.tell_if_broken()
-        if pending.error is not None:
-            raise pending.error
-        result: T = pending.result
+        result: T = _outcome(pending)
         return result
 
     async def _commit(self, batch: Sequence[Pending]) -> None:
@@ -60,3 +69,9 @@ class Group:
     def tell_if_broken(self) -> None:
         if self._database.broken:
             self.on_broken()
+
+
+def _outcome(pending: Pending) -> Any:
+    if pending.error is not None:
+        raise pending.error
+    return pending.result

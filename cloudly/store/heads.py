@@ -59,6 +59,20 @@ SAVE = (
     f" prior_hash=CASE WHEN {OTHERS} THEN lane.head_hash ELSE lane.prior_hash END,"
     " head_seq=?5, head_hash=?6, head_writer=?7 WHERE ?5>lane.head_seq"
 )
+SAVE_MANY = """
+INSERT INTO lane(node, epoch_n, lane, ack_seq, ack_hash, head_seq, head_hash, head_writer)
+SELECT a.node, a.epoch_n, a.lane, 0, a.start, a.seq, a.hash, a.writer
+FROM unnest(?::bigint[], ?::bigint[], ?::text[], ?::bytea[], ?::bigint[], ?::bytea[], ?::text[])
+ a(node, epoch_n, lane, start, seq, hash, writer)
+ON CONFLICT(node, epoch_n, lane) DO UPDATE SET
+ prior_seq=CASE WHEN lane.head_writer IS DISTINCT FROM excluded.head_writer AND lane.head_seq>lane.ack_seq
+  AND lane.head_hash IS NOT NULL THEN lane.head_seq ELSE lane.prior_seq END,
+ prior_hash=CASE WHEN lane.head_writer IS DISTINCT FROM excluded.head_writer AND lane.head_seq>lane.ack_seq
+  AND lane.head_hash IS NOT NULL THEN lane.head_hash ELSE lane.prior_hash END,
+ head_seq=excluded.head_seq, head_hash=excluded.head_hash, head_writer=excluded.head_writer
+WHERE excluded.head_seq>lane.head_seq
+"""
+"""The same of many rows. PostgreSQL."""
 
 
 def save(db: Connection, node: int, epoch_n: int, heads: Heads) -> None:

@@ -1,7 +1,7 @@
 """What heartbeats leave in memory for a while: when nodes were last seen, their volatile values, the heads they name.
 
 Rules:
-- It goes to the database every `PRESENCE_EVERY_S`, and stays in memory until that is durable.
+- It goes to the database every `PRESENCE_EVERY_S` (`saving`), and stays in memory until that is durable.
 - Other servers hear the same nodes: what is newer in the database is not overwritten, and is what is shown.
 - A head only ever goes further, whoever writes it.
 - So many nodes are written in one transaction that nobody waits for long behind them.
@@ -22,7 +22,7 @@ PRESENCE_EVERY_S = 15.0
 PRESENCE_LOOK_S = 1.0
 """How often it is asked whether that has passed, also at a server that is asked nothing."""
 AT_ONCE = 1000
-"""Nodes in one transaction: some 50 ms on PostgreSQL, where all who decide wait for it."""
+"""Nodes in one transaction."""
 
 Seen = tuple[int, str]
 """When, and what was reported then."""
@@ -34,6 +34,10 @@ class Part:
 
     seen: Mapping[int, Seen]
     heads: Mapping[int, Heads]
+
+    @property
+    def nodes(self) -> list[int]:
+        return sorted(self.seen.keys() | self.heads.keys())
 
     def write(self, db: Connection) -> None:
         nodes.save_presence(db, self.seen)

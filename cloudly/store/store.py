@@ -41,6 +41,7 @@ from cloudly.store.group import Group, OnCommit
 from cloudly.store.presence import PRESENCE_EVERY_S, Presence
 from cloudly.store.rollouts.admitting import CheckIns
 from cloudly.store.rollouts.known import OpenRollouts
+from cloudly.store.saving import Saving
 from cloudly.store.sql import Connection, Row
 from cloudly.store.sqlite import SqliteDatabase
 from cloudly.store.together import MOST
@@ -89,6 +90,7 @@ class Store:
             "app-uuid", prefix="a"
         )  # of digits only, a Supervisor removes it for ever
         self.devices = Devices(self.read, self._group, self.app_uuid)
+        self._saving = Saving(self._group, self._presence, self.devices, in_bulk=gathers)
         self.rollouts = OpenRollouts(self.read, world)
         self._check_ins = CheckIns(self.rollouts, self.read, self.write, partial(new_id, world))
 
@@ -119,7 +121,8 @@ class Store:
     def close(self) -> None:
         try:
             if self._serves and not self.database.broken:
-                self._keep(self._group.write_now(self._save_all_now))
+                self._saving.save_now()
+                self._keep(self._group.write_now(incarnation.raise_count))
         except StoreUnavailable as problem:
             log.warning("the last times of nodes were not saved: %s", problem)
         finally:
@@ -198,20 +201,12 @@ class Store:
 
     async def save_presence_if_due(self) -> None:
         """Now and then, what is only in memory goes to the database. Raises StoreUnavailable."""
-        if not self._has_unsaved or self._world.monotonic() - self._saved_at < PRESENCE_EVERY_S:
+        present_s = self._world.monotonic()
+        if not self._saving.is_due or present_s - self._saved_at < PRESENCE_EVERY_S:
             return
-        self._saved_at = self._world.monotonic()  # what fails is tried again after as long
-        for part in self._presence.parts():
-            await self._group.write(part.write)
-            self._presence.saved(part)
-        for reports in self.devices.parts():
-            await self._group.write(reports.write)
-            self.devices.saved(reports)
+        self._saved_at = present_s  # what fails is tried again after as long
+        await self._saving.save()
         self._keep(await self._group.write(incarnation.raise_count))
-
-    @property
-    def _has_unsaved(self) -> bool:
-        return bool(self._presence.seen or self._presence.heads or self.devices.unsaved)
 
     def _beat(self, db: Connection, heartbeat: nodes.Beat) -> Standing:
         node = heartbeat.caller.node
@@ -350,14 +345,6 @@ class Store:
     async def version(self) -> Hashable:
         """Differs whenever something that a page shows may have changed, by us or by another process."""
         return (self.database.commits, self._beats, await self.database.version())
-
-    def _save_all_now(self, db: Connection) -> int:
-        """At the end: all of it at once."""
-        for part in self._presence.parts():
-            part.write(db)
-        for reports in self.devices.parts():
-            reports.write(db)
-        return incarnation.raise_count(db)
 
     def _begin_life(self) -> str:
         kept, fresh = incarnation.read(self._directory), new_id(self._world)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from types import SimpleNamespace
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -13,8 +12,9 @@ import httpx
 import pytest
 
 from cloudly.cli.release import apply
-from cloudly.store import nodes
+from cloudly.store import saving
 from cloudly.store.devices import KeptReports
+from cloudly.store.presence import Part
 from cloudly.store.sql import Connection
 from cloudly.store.wanted import NewRelease
 from interfaces.desired import UpdatePolicy
@@ -128,14 +128,15 @@ async def test_what_comes_while_memory_is_saved_stays_in_memory(
     await one.world.sleep(1)
     await device.beat(reported={"uptime_s": 10.0})
     newer = (now_ms(one.world) + 5, json.dumps({"uptime_s": 20.0}))
+    writes = saving._write_part
 
-    def meanwhile(db: Connection, seen: Mapping[int, tuple[int, str]]) -> None:
-        nodes.save_presence(db, seen)
-        one.store.unsaved.update(dict.fromkeys(seen, newer))  # as a heartbeat does it
+    def meanwhile(db: Connection, part: Part) -> None:
+        writes(db, part)
+        one.store.unsaved.update(dict.fromkeys(part.seen, newer))  # as a heartbeat does it
         one.store.unsaved[99] = newer
 
     with monkeypatch.context() as busy:
-        busy.setattr("cloudly.store.presence.nodes", SimpleNamespace(save_presence=meanwhile))
+        busy.setattr(saving, "_write_part", meanwhile)
         await one.world.sleep(16)
         await one.store.save_presence_if_due()
     first, kept = reported(other, "uptime_s"), dict(one.store.unsaved)
@@ -156,7 +157,7 @@ async def test_what_could_not_be_saved_is_saved_later(
     await device.beat(reported={"uptime_s": 42.0})
     await one.world.sleep(16)
     with monkeypatch.context() as broken:
-        broken.setattr("cloudly.store.presence.nodes.save_presence", None)
+        broken.setattr(saving, "_write_part", None)
         with pytest.raises(TypeError):
             await one.store.save_presence_if_due()
     before = reported(other, "uptime_s")
@@ -170,18 +171,18 @@ async def test_many_devices_are_saved_in_parts_and_a_part_that_failed_is_saved_l
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, _ = servers.planes
-    writes = KeptReports.write
+    writes = saving._write_reports
     sizes: list[int] = []
     for number in range(1, 2501):
         one.store.devices.seen(number, now_ms(one.world))
 
-    def write(part: KeptReports, db: Connection) -> None:
+    def write(db: Connection, part: KeptReports) -> None:
         sizes.append(len(part.seen))
         if len(sizes) == 2:
             raise RuntimeError("a bug")
-        writes(part, db)
+        writes(db, part)
 
-    monkeypatch.setattr(KeptReports, "write", write)
+    monkeypatch.setattr(saving, "_write_reports", write)
     await one.world.sleep(16)
     with pytest.raises(RuntimeError, match="a bug"):
         await one.store.save_presence_if_due()
@@ -350,7 +351,6 @@ async def test_an_enrollment_asked_of_both_servers_at_once_is_one_with_one_node_
     assert [row["uses_left"] for row in one.rows("join_token")] == [0]
 
 
-async def test_a_batch_sent_to_both_servers_at_once_is_stored_once(servers: Servers) -> None:
 async def test_a_token_that_two_nodes_announce_to_both_servers_at_once_is_taken_from_one(
     servers: Servers,
 ) -> None:
@@ -376,6 +376,7 @@ async def test_a_token_that_two_nodes_announce_to_both_servers_at_once_is_taken_
         assert "used before" in refused.text
 
 
+async def test_a_batch_sent_to_both_servers_at_once_is_stored_once(servers: Servers) -> None:
     one, _ = servers.planes
     device = await one.device().enroll()
     for number in range(1, 6):

@@ -89,8 +89,8 @@ class PgDatabase:
             return answer
 
     async def commit(self, batch: Sequence[Pending]) -> None:
-        about_nodes = [one for one in batch if one.node is not None]
-        others = [one for one in batch if one.node is None]
+        about_nodes = [one for one in batch if one.nodes is not None]
+        others = [one for one in batch if one.nodes is None]
         for part, work in ((about_nodes, self._about_nodes), (others, self._alone)):
             if part:
                 await self._commit(part, partial(work, part))
@@ -156,7 +156,7 @@ class PgDatabase:
 
     def _about_nodes(self, part: Sequence[Pending], bridge: Bridge) -> None:
         bridge.execute("SELECT pg_advisory_xact_lock_shared(?)", (DECISIONS,))
-        nodes = sorted({one.node for one in part if one.node is not None})
+        nodes = sorted({node for one in part for node in one.nodes or ()})
         bridge.execute(
             "SELECT id FROM node WHERE id=ANY(?::bigint[]) ORDER BY id FOR NO KEY UPDATE", (nodes,)
         )

@@ -58,19 +58,6 @@ OPENED = "UPDATE credential SET still_open=0 WHERE node=ANY(?::bigint[]) AND sti
 VERSIONS = """
 UPDATE node n SET agent_version=a.version FROM unnest(?::bigint[], ?::text[]) a(node, version) WHERE n.id=a.node
 """
-HEADS = """
-INSERT INTO lane(node, epoch_n, lane, ack_seq, ack_hash, head_seq, head_hash, head_writer)
-SELECT a.node, a.epoch_n, a.lane, 0, a.start, a.seq, a.hash, a.writer
-FROM unnest(?::bigint[], ?::bigint[], ?::text[], ?::bytea[], ?::bigint[], ?::bytea[], ?::text[])
- a(node, epoch_n, lane, start, seq, hash, writer)
-ON CONFLICT(node, epoch_n, lane) DO UPDATE SET
- prior_seq=CASE WHEN lane.head_writer IS DISTINCT FROM excluded.head_writer AND lane.head_seq>lane.ack_seq
-  AND lane.head_hash IS NOT NULL THEN lane.head_seq ELSE lane.prior_seq END,
- prior_hash=CASE WHEN lane.head_writer IS DISTINCT FROM excluded.head_writer AND lane.head_seq>lane.ack_seq
-  AND lane.head_hash IS NOT NULL THEN lane.head_hash ELSE lane.prior_hash END,
- head_seq=excluded.head_seq, head_hash=excluded.head_hash, head_writer=excluded.head_writer
-WHERE excluded.head_seq>lane.head_seq
-"""
 CHUNKS = """
 INSERT INTO journal_chunk(node, epoch_n, lane, first_seq, last_seq, received_at_ms, opaque, events, first_n, last_n,
  quiet)
@@ -117,8 +104,8 @@ def decide(bridge: Bridge, part: Sequence[Pending]) -> list[Pending]:
 def _decide(bridge: Bridge, part: Sequence[Pending]) -> list[Pending]:
     first: dict[int, Pending] = {}
     for pending in part:
-        if pending.usual is not None and pending.node is not None:
-            first.setdefault(pending.node, pending)
+        if pending.usual is not None and pending.nodes is not None:
+            first.setdefault(pending.nodes[0], pending)
     if len(first) < FEWEST:
         return list(part)
     known = {row[0]: row for row in bridge.execute(KNOWN, (sorted(first),))}
@@ -182,7 +169,7 @@ class _Beats:
         _write(bridge, LIVE, self.live)
         _write(bridge, STATUS, self.status)
         _write(bridge, VERSIONS, self.versions)
-        _write(bridge, HEADS, self.heads)
+        _write(bridge, heads.SAVE_MANY, self.heads)
         if self.opened:
             bridge.execute(OPENED, (self.opened,))
 
