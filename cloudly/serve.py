@@ -15,6 +15,7 @@ import gc
 import logging
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import FrameType
 
@@ -51,6 +52,8 @@ class Server(uvicorn.Server):
         drain_s: float = 0.0,
     ) -> None:
         super().__init__(config)
+        self.at_end: Callable[[], Awaitable[None]] | None = None
+        """Called when the last request has ended, in the loop that they had."""
         self._drain_ticks = round(drain_s * 10)
         self._closing = closing
         self._recurring = recurring
@@ -68,6 +71,8 @@ class Server(uvicorn.Server):
             with suppress(asyncio.CancelledError):
                 await self._jobs
         await super().shutdown(sockets)
+        if self.at_end is not None:
+            await self.at_end()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; the certificate is looked at once a minute."""
@@ -108,6 +113,7 @@ def serve(settings: Settings) -> int:
             server = Server(
                 _config(app, settings, tls), closing, tls, app.state.recurring, settings.drain_s
             )
+            server.at_end = store.leave
             store.when_broken(server.stop)
             _run(server)
         finally:

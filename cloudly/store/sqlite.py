@@ -58,6 +58,9 @@ class SqliteDatabase:
     async def version(self) -> Hashable:
         return self.read_now(lambda db: int(db.execute("PRAGMA data_version").fetchone()[0]))
 
+    async def leave(self) -> None:
+        """Nobody is there who would miss us."""
+
     def close(self) -> None:
         self._connection.close()
 

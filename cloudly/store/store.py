@@ -118,6 +118,10 @@ class Store:
             raise StoreUnavailable(f"{file} could not be opened: {problem}") from problem
         return cls(SqliteDatabase(connection), world, directory, serves=serves)
 
+    async def leave(self) -> None:
+        """The connections of this event loop end, before it does. Then `close`."""
+        await self.database.leave()
+
     def close(self) -> None:
         try:
             if self._serves and not self.database.broken:

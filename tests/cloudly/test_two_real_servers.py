@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random  # noqa: TID251 - what a device does next is chance from a seed
-import re
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +22,8 @@ from cloudly.tokens import new_join_token
 from interfaces.world import RealWorld, new_secret, now_ms
 from tests.cloudly.balancer import Balancer
 from tests.cloudly.given import Device
+from tests.cloudly.served import Served, Wire
+from tests.postgresql import Server
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,58 +33,6 @@ pytestmark = [
 DEVICES = 20
 FACTS = 30
 """Of each device."""
-
-
-class Served:
-    """One server as a process, on a free port."""
-
-    def __init__(self, directory: Path, url: str, planted: str = "") -> None:
-        self._env = {
-            "PATH": os.environ["PATH"],
-            "CLOUDLY_DATA_DIR": str(directory),
-            "CLOUDLY_DATABASE_URL": url,
-        }
-        self._planted = planted
-        self.start()
-
-    def start(self) -> None:
-        program = f"{self._planted}\nfrom cloudly.cli import main\nmain()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "serve", "--port", "0"],
-            env=self._env, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        errors = self.process.stderr
-        assert errors is not None
-        said = []
-        for line in errors:
-            said.append(line)
-            found = re.search(r"running on http://[\d.]+:(\d+)", line)
-            if found:
-                self.port = int(found[1])
-                self.reader = threading.Thread(target=self._read_on, daemon=True)
-                self.reader.start()
-                return
-        raise AssertionError(f"the server did not start: {''.join(said)}")
-
-    def _read_on(self) -> None:
-        """So that the server never waits for us to read."""
-        assert self.process.stderr is not None
-        with self.process.stderr as errors:
-            errors.read()
-
-    def end(self, how: signal.Signals) -> int:
-        self.process.send_signal(how)
-        code = self.process.wait(timeout=20)
-        self.reader.join(timeout=20)
-        return code
-
-
-@dataclass
-class Wire:
-    """What a device needs of a control plane: a way there, and a clock."""
-
-    client: httpx.AsyncClient
-    world: RealWorld
 
 
 @dataclass
@@ -250,6 +196,31 @@ def test_a_server_that_is_killed_under_load_loses_nothing_and_nothing_comes_twic
     assert balancer.refused > 0  # and one was missed
     assert [len(one) for one in held] == ([2, 2] if shared else [1, 1])
     assert len(rows(store, "SELECT key FROM meta WHERE key LIKE 'server/%'")) == 2
+
+
+def test_a_server_that_ends_says_goodbye_to_postgresql_and_one_that_is_killed_cannot(
+    tmp_path: Path, database_url: str, store: Store, postgresql: Server
+) -> None:
+    name = rows(store, "SELECT current_database()")[0][0]
+    postgresql.sql(f"ALTER DATABASE {name} SET log_min_messages='debug1'")
+    (tmp_path / "data").mkdir()
+
+    def goodbyes_missed(how: signal.Signals) -> int:
+        before = (postgresql.home / "log").stat().st_size
+        server = Served(tmp_path / "data", database_url)
+        ready = httpx.get(f"http://127.0.0.1:{server.port}/readyz", timeout=20)
+        assert ready.status_code == 200, ready.text
+        server.end(how)
+        gone = "SELECT count(*) FROM pg_stat_activity WHERE datname=current_database()"
+        for _ in range(200):  # all but who asks
+            if rows(store, gone) == [(1,)]:
+                break
+            threading.Event().wait(0.05)
+        log = (postgresql.home / "log").read_bytes()[before:]
+        return log.count(b"unexpected EOF") + log.count(b"reset by peer")
+
+    assert goodbyes_missed(signal.SIGTERM) == 0
+    assert goodbyes_missed(signal.SIGKILL) > 0
 
 
 FORGETFUL = """

@@ -102,7 +102,7 @@ class PgDatabase:
         return str(row[0])
 
     def close(self) -> None:
-        """At once; who has a loop and time says goodbye before (`leave`)."""
+        """At once, for whoever could not say goodbye (`leave`)."""
         free, self._free = self._free, []
         for bridge in free:
             with suppress(RuntimeError):  # its loop is closed, and with it the connection
@@ -112,7 +112,7 @@ class PgDatabase:
             self._aside = None
 
     async def leave(self) -> None:
-        """Every connection of this loop ends."""
+        """Every connection of this loop that is not in use ends; PostgreSQL hears of it."""
         self.in_flight += 1
         try:
             while self._free:
