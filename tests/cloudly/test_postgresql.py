@@ -304,6 +304,25 @@ async def test_a_decision_of_another_process_makes_us_busy_for_a_bounded_time_no
     assert (await device.beat()).status_code == 200
 
 
+async def test_a_server_that_froze_while_it_decided_is_cut_off_and_was_only_busy(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it held is free again for the others; it is told so, and goes on."""
+    monkeypatch.setitem(engines.SETTINGS, "idle_in_transaction_session_timeout", "100ms")
+    await plane.store.leave()  # the next connection is made with that
+
+    def freeze(db: Any) -> None:
+        db.execute("INSERT INTO meta VALUES('frozen', '1')")
+        threading.Event().wait(0.5)
+        db.execute("SELECT 1")
+
+    with pytest.raises(StoreUnavailable, match="nothing was written"):
+        await plane.store.write(freeze)
+    await plane.store.write(lambda db: db.execute("INSERT INTO meta VALUES('awake', '1')").rowcount)
+
+    assert {"frozen", "awake"} & {row["key"] for row in plane.rows("meta")} == {"awake"}
+
+
 async def test_who_waits_in_vain_for_a_free_connection_is_told_after_twenty_seconds(
     plane: Plane,
 ) -> None:

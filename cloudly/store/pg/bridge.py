@@ -32,6 +32,7 @@ FAILED = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TransactionRollbackError,
     asyncpg.PostgresSystemError,
     asyncpg.InternalServerError,

@@ -38,7 +38,7 @@ SETTINGS = {
     "application_name": "cloudly",
     "lock_timeout": "15s",
     "statement_timeout": "60s",
-    "idle_in_transaction_session_timeout": "60s",
+    "idle_in_transaction_session_timeout": "10s",  # a server that froze, or lost its network, while it decided
     "synchronous_commit": "on",
     "timezone": "UTC",
 }
