@@ -25,6 +25,7 @@ from cloudly.store.pg.opening import open_postgresql
 
 PROGRAMS = "/usr/lib/postgresql"
 MEMORY = "/dev/shm"  # noqa: S108 - a directory of our own in it
+DISK = "/var/tmp"  # noqa: S108 - the same; where TMPDIR is may be in memory, too
 TEMPLATE = "empty"
 OPTIONS = (
     "-c listen_addresses='' -c max_connections=200 -c shared_buffers=64MB -c logging_collector=off"
@@ -43,7 +44,7 @@ class Server:
         """Until the end of the block; skips the test where PostgreSQL is not installed, fails it in CI."""
         programs = _programs()
         in_memory = not on_disk and os.access(MEMORY, os.W_OK)
-        room = MEMORY if in_memory else None
+        room = MEMORY if in_memory else DISK
         home = Path(tempfile.mkdtemp(prefix="baseos-pg-", dir=room))
         server = cls(home, programs)
         try:
