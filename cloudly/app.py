@@ -53,7 +53,9 @@ def create_app(
     answers.install(app)
     store.devices.completed = AgentEnvironment(store, world, settings).completed
     closing = closing or Closing()
-    leading = app.state.leading = Leading(store, world)
+    leading = app.state.leading = Leading(
+        store, world, heartbeat_every_s=settings.heartbeat_every_s
+    )
     recurring = app.state.recurring = _recurring(store, world, leading)
     delivering = app.state.delivering = Delivering(store, world, settings)
     recurring.add(deliver.JOB, deliver.EVERY_S, delivering.tick, at_end=delivering.leave)

@@ -3,66 +3,42 @@
 Rules:
 - Any number of processes try; the lease lets one. It is taken only while there is something to lead, renewed every two
   seconds, and taken over at most ten seconds after its owner was killed. Who lost it unawares is fenced by the store.
-- All that is kept here is where walks over many rows are: whoever takes over begins them again, and writes the same.
-- Nobody's silence counts for longer than the leader watches: since it got the lease, or last missed `GAP_MS`.
-  While Cloudly or its database was away nobody could be heard, and the nodes are well.
+- All that is kept here is where walks over many rows are (`walking`): whoever takes over begins them again, and writes
+  the same.
+- Nobody's silence counts for longer than this process listens (`listening`): while Cloudly or its database was away
+  nobody could be heard, and the nodes are well.
 - A tick is short: facts first, then so many slices of each walk. What takes longer goes on in the next tick.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import partial
 
-from anyio.lowlevel import checkpoint
-
+from cloudly.listening import Listening
 from cloudly.problems import StoreUnavailable
-from cloudly.rollouts.counting import Grant, Sweep
 from cloudly.rollouts.machine import COUNTING
-from cloudly.store.rollouts import lease, observing, stepping, sweeping, turning
-from cloudly.store.rollouts.observing import Beside
+from cloudly.store.rollouts import lease, observing, stepping
 from cloudly.store.rollouts.story import LEASE, Fenced, Story, recall
 from cloudly.store.store import Store
+from cloudly.walking import Walks
 from interfaces.world import World, new_id, now_ms
 
 log = logging.getLogger("cloudly")
 
 EVERY_S = 1.0
-GAP_MS = 60_000
-"""Between two looks: a database that was away, a machine that slept, a clock that was set. A tick takes a second."""
 MOST_FACTS = 50
 """Of one rollout in one tick: more than a phase ever needs; notes of late outcomes may be more."""
-MOST_SLICES = 8
-"""Of one walk in one tick: 4,000 nodes, some ten milliseconds each 500."""
-
-
-NOT_TURNING = turning.Turning()
-
-
-@dataclass(slots=True)
-class Walks:
-    """Where the walks of one rollout are."""
-
-    fleet: sweeping.Walk | None = None
-    sweep: Sweep | None = None
-    silent_at: int = 0
-    silent: tuple[Grant, ...] = ()
-    turning: turning.Turning = NOT_TURNING
-
-    def found(self, watching_since_ms: int) -> Beside:
-        return Beside(self.sweep, self.silent, self.turning.ended, watching_since_ms)
 
 
 class Leading:
-    def __init__(self, store: Store, world: World) -> None:
+    def __init__(self, store: Store, world: World, *, heartbeat_every_s: float = 60.0) -> None:
         self._store = store
         self._world = world
+        self._listening = Listening(world, heartbeat_every_s=heartbeat_every_s)
         self._owner = ""
         self._lease: lease.Lease | None = None
         self._walks: dict[int, Walks] = {}
-        self._watching_since_ms = 0
-        self._looked_at_ms = 0
 
     @property
     def leads(self) -> bool:
@@ -72,6 +48,7 @@ class Leading:
     async def tick(self) -> None:
         """Everything that is to be done now. Raises StoreUnavailable."""
         rollouts = await self._store.rollouts.look()
+        self._listening.look()
         led = [each.story for each in rollouts.values() if each.story.believed.state in COUNTING]
         led += [
             story
@@ -111,7 +88,6 @@ class Leading:
         taken = await self._store.write(lambda db: lease.take(db, LEASE, self._owner, present_ms))
         if taken is None or held is None or taken.epoch != held.epoch:
             self._forget()
-            self._watching_since_ms = self._looked_at_ms = present_ms
         self._lease = taken
         return taken is not None
 
@@ -137,31 +113,22 @@ class Leading:
         except Exception as problem:  # noqa: BLE001 - the others go on
             self._store.rollouts.park(story.number, story.seq, problem)
 
-    def _look(self) -> int:
-        """The present, for who holds a lease that was renewed: after a gap the watch begins with it."""
-        present_ms = now_ms(self._world)
-        if present_ms - self._looked_at_ms > GAP_MS:
-            self._watching_since_ms = present_ms
-        self._looked_at_ms = present_ms
-        return present_ms
-
     async def _lead(self, story: Story) -> None:
-        walks = self._walks.setdefault(story.number, Walks())
+        walks = self._walks_of(story)
         story = await self._write(story, walks)
         match story.believed.state:
             case "admitting":
-                await self._sweep(story, walks)
+                await walks.sweep(story)
             case "rolling-back":
-                await self._turn(story, walks)
+                await walks.turn(story, lease_epoch=self._epoch)
         if story.believed.state in {"admitting", "settling", "soaking"}:
-            await self._watch(story, walks)
+            await walks.watch(story)
         await self._write(story, walks)
 
     async def _write(self, story: Story, walks: Walks) -> Story:
         """Every fact that there is, each durable before the next is thought of."""
         for _ in range(MOST_FACTS):
-            present_ms = self._look()
-            found = walks.found(self._watching_since_ms)
+            present_ms, found = self._listening.look(), walks.found
             if not await self._store.read(
                 partial(stepping.waits, known=story, beside=found, now_ms=present_ms)
             ):
@@ -181,63 +148,15 @@ class Leading:
             self._store.rollouts.told(story)
         return story
 
+    def _walks_of(self, story: Story) -> Walks:
+        if story.number not in self._walks:
+            self._walks[story.number] = self._new_walks()
+        return self._walks[story.number]
+
+    def _new_walks(self) -> Walks:
+        return Walks(self._store, self._listening, partial(new_id, self._world))
+
     @property
     def _epoch(self) -> int:
         assert self._lease is not None  # noqa: S101 - only who leads writes
         return self._lease.epoch
-
-    async def _sweep(self, story: Story, walks: Walks) -> None:
-        for _ in range(MOST_SLICES):
-            walks.fleet, ended = await self._store.read(
-                partial(
-                    sweeping.walk,
-                    known=story,
-                    before=walks.fleet,
-                    now_ms=now_ms(self._world),
-                )
-            )
-            if ended is not None:
-                walks.sweep = ended
-                return
-            await checkpoint()
-
-    async def _watch(self, story: Story, walks: Walks) -> None:
-        """One slice: who succeeded in the present phase and fell silent since."""
-        present_ms = self._look()
-        walks.silent_at, walks.silent = await self._store.read(
-            partial(
-                sweeping.fell_silent,
-                known=story,
-                after=walks.silent_at,
-                watching_since_ms=self._watching_since_ms,
-                now_ms=present_ms,
-            )
-        )
-
-    async def _turn(self, story: Story, walks: Walks) -> None:
-        for _ in range(MOST_SLICES):
-            going, present_ms = walks.turning, self._look()
-            if await self._store.read(partial(turning.waits, known=story, at=going.at)):
-                work = partial(
-                    turning.turn,
-                    known=story,
-                    going=going,
-                    watching_since_ms=self._watching_since_ms,
-                    now_ms=present_ms,
-                    new_id=partial(new_id, self._world),
-                    lease_epoch=self._epoch,
-                )
-                walks.turning = await self._store.write(work)
-            else:
-                walks.turning = await self._store.read(
-                    partial(
-                        turning.counted,
-                        known=story,
-                        going=going,
-                        watching_since_ms=self._watching_since_ms,
-                        now_ms=present_ms,
-                    )
-                )
-            if walks.turning.is_round:
-                return
-            await checkpoint()

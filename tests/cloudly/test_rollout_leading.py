@@ -268,6 +268,24 @@ async def test_a_leader_with_nothing_new_writes_only_its_lease(plane: Plane) -> 
     assert plane.store.database.commits - commits <= 6
 
 
+async def test_who_waited_beside_a_leader_has_listened_as_long_as_he(plane: Plane) -> None:
+    """A node that died is dark no later because the leader died, too."""
+    rolling = await started(plane, 1, plan(dark_after_s=600))
+    first, second = (Leading(plane.store, plane.world) for _ in range(2))
+    await first.tick()
+    await rolling.all_beat()
+    for _ in range(580):
+        await first.tick()
+        await second.tick()
+        await plane.world.sleep(1)
+
+    for _ in range(60):  # the first one was killed
+        await plane.world.sleep(1)
+        await second.tick()
+
+    assert rolling.believed.counts.dark == 1
+
+
 async def test_a_clock_that_went_back_does_not_lock_everybody_out(plane: Plane) -> None:
     await started(plane, 1, plan())
     far = ("rollouts", "gone", 3, plane.world.now().timestamp() * 1000 + 10**8)

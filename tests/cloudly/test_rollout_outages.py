@@ -125,6 +125,34 @@ async def test_a_rollback_does_not_end_by_an_outage(plane: Plane) -> None:
     assert rolling.believed.state == "rolling-back"
 
 
+@pytest.mark.parametrize("heartbeat_every_s", [60.0, 300.0])
+async def test_a_phase_waits_after_an_outage_for_those_that_are_only_late_and_not_for_ever(
+    plane: Plane, heartbeat_every_s: float
+) -> None:
+    """Everybody is silent when Cloudly is back: a sweep in this moment must not find that nobody is left."""
+    rolling = await Rolling.begin(plane, 3, plan(dark_after_s=600))
+    rolling.leading = Leading(plane.store, plane.world, heartbeat_every_s=heartbeat_every_s)
+    first, late, dead = rolling.devices
+    await rolling.succeeds(first)
+    await rolling.tick()
+    await plane.world.sleep(OUTAGE_S)
+    await first.beat()
+
+    await rolling.wait(heartbeat_every_s + 90)
+    waiting = rolling.believed.state
+    ordered = await rolling.beat(late)
+    await rolling.succeeds(late)
+    await rolling.wait(5, every_s=1)
+    still = rolling.believed.state
+    await rolling.wait(900)
+
+    assert (waiting, still) == ("admitting", "admitting")
+    assert ordered is not None
+    assert ordered["version"] == "2.0.0"
+    assert rolling.believed.state in {"soaking", "completed"}
+    assert dead not in rolling.has_it()
+
+
 async def test_canaries_that_die_in_the_soak_of_the_default_times_are_seen_in_it(
     plane: Plane,
 ) -> None:

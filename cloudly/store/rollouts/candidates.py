@@ -36,12 +36,21 @@ class Question(NamedTuple):
     now_ms: int
     dark_after_s: int
     node_deadline_s: int
+    is_dark_awaited: bool = False
+    """Who is silent may only not have found Cloudly again: it was away until a moment ago."""
 
 
-def question(known: Story, now_ms: int) -> Question:
+def question(known: Story, now_ms: int, *, is_dark_awaited: bool = False) -> Question:
     """That of a rollout that there is."""
     plan = known.plan
-    return Question(known.release, known.number, now_ms, plan.dark_after_s, plan.node_deadline_s)
+    return Question(
+        known.release,
+        known.number,
+        now_ms,
+        plan.dark_after_s,
+        plan.node_deadline_s,
+        is_dark_awaited,
+    )
 
 
 class Candidate(NamedTuple):
@@ -108,5 +117,5 @@ def _candidate(row: Any, view: NodeView, asked: Question) -> Candidate:
     stuck = view.state == NodeState.UPDATING and (
         row["needs_operator"] is not None or row["ordered_at_ms"] <= begun
     )
-    awaited = view.state != NodeState.DARK and not stuck
+    awaited = (view.state != NodeState.DARK or asked.is_dark_awaited) and not stuck
     return Candidate(row["id"], view, _standing(row, asked), awaited)

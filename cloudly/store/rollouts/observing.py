@@ -6,7 +6,7 @@ Rules:
 - `closes` and `news` are asked again in the decision that writes the fact; a look that finds nothing writes nothing.
 - A node's last heartbeat may be in the memory of the process that got it: silence is counted from `SLACK_MS` later.
 - Where nobody listens nobody is silent: silence counts from `Beside.watching_since_ms` at the earliest. And nobody is
-  overdue before he had `RETURN_MS` to tell what became of him while nobody listened.
+  overdue before he had `return_ms` to tell what became of him while nobody listened.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ SLACK_MS = 30_000
 """Presence goes to the database every 15 s (`store.PRESENCE_EVERY_S`), with the process's next look."""
 RETURN_MS = 300_000
 """Five heartbeats of 60 s: so long a node may need to find Cloudly again after an outage, and to ship its journal."""
+RETURN_BEATS = 3
+"""Or so many of its own, where they are slower."""
 GONE = (
     "SELECT {what} FROM rollout_grant g JOIN node n ON n.id=g.node WHERE g.rollout=?1 AND g.outcome IS NULL"
     " AND (n.revoked_at_ms IS NOT NULL OR n.quarantined_at_ms IS NOT NULL OR n.retired_at_ms IS NOT NULL"
@@ -49,6 +51,8 @@ class Beside:
     to_turn_back: int | None = None
     watching_since_ms: int = 0
     """Since when there was somebody to hear the nodes, without a gap (`leading`)."""
+    return_ms: int = RETURN_MS
+    """How long they have from then on to find Cloudly again."""
 
 
 def observe(db: Connection, known: Story, beside: Beside, now_ms: int) -> Observed:
@@ -56,7 +60,7 @@ def observe(db: Connection, known: Story, beside: Beside, now_ms: int) -> Observ
     return Observed(
         counts=counters.counts(db, known),
         bad=_bad(db, known),
-        quiet=(*_quiet(db, known, beside.watching_since_ms, now_ms), *beside.silent),
+        quiet=(*_quiet(db, known, beside, now_ms), *beside.silent),
         sweep=beside.sweep,
         to_turn_back=beside.to_turn_back,
     )
@@ -131,9 +135,10 @@ def _bad(db: Connection, known: Story) -> tuple[Bad, ...]:
     return tuple(Bad(row[0], Outcome(row[1]), row[2]) for row in rows)
 
 
-def _quiet(db: Connection, known: Story, watching_since_ms: int, now_ms: int) -> list[Grant]:
+def _quiet(db: Connection, known: Story, beside: Beside, now_ms: int) -> list[Grant]:
+    watching_since_ms = beside.watching_since_ms
     overdue_ms, dark_ms = cutoffs(known.plan, now_ms)
-    if watching_since_ms > now_ms - RETURN_MS:
+    if watching_since_ms > now_ms - beside.return_ms:
         overdue_ms = NOBODY_MS
     if watching_since_ms > dark_ms:
         dark_ms = NOBODY_MS

@@ -6,6 +6,7 @@ Rules:
 - Whoever is still to come ends the walk, and the next one begins with him: while a phase fills, that is one slice.
   Only when nobody is left is the whole fleet looked at, once.
 - What a walk found holds for when it began: `Sweep.began_ms`.
+- Nodes that are dark are not waited for; but right after an outage they are, for they may only be late.
 """
 
 from __future__ import annotations
@@ -53,7 +54,12 @@ class Walk:
 
 
 def walk(
-    db: Connection, known: Story, before: Walk | None, now_ms: int
+    db: Connection,
+    known: Story,
+    before: Walk | None,
+    now_ms: int,
+    *,
+    is_dark_awaited: bool = False,
 ) -> tuple[Walk, Sweep | None]:
     """The next slice; the sweep that it ends, if it does."""
     live = counters.live(db, known)
@@ -61,7 +67,7 @@ def walk(
     ahead = _ahead(db, known, live, going.at)
     if ahead > going.at:
         return _passed(db, going, ahead)
-    asked = question(known, now_ms)
+    asked = question(known, now_ms, is_dark_awaited=is_dark_awaited)
     nodes, last = slice_of(db, going.at, SLICE, asked)
     for each in nodes:
         if going.has_turned and each.node > going.start:
