@@ -3,6 +3,7 @@
 Rules:
 - A call is so many slices of one walk, and what is left goes on with the next call.
 - Where a walk is, is kept here and nowhere else: whoever takes over begins it again.
+- A soak that is over waits for one whole round over those who succeeded, which then takes as many slices as a sweep.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from cloudly.listening import Listening
 from cloudly.rollouts.counting import Grant, Sweep
+from cloudly.rollouts.engine import soak_until_ms
 from cloudly.store.rollouts import sweeping, turning
 from cloudly.store.rollouts.observing import Beside
 from cloudly.store.rollouts.story import Story
@@ -32,6 +34,9 @@ class Walks:
         self._swept: Sweep | None = None
         self._silent_at = 0
         self._silent: tuple[Grant, ...] = ()
+        self._round_began_ms = 0
+        self._watched_ms = 0
+        """When the last whole round over those who succeeded began."""
         self._turning = turning.Turning()
 
     @property
@@ -43,6 +48,7 @@ class Walks:
             self._turning.ended,
             self._listening.since_ms,
             self._listening.return_ms,
+            self._watched_ms,
         )
 
     async def sweep(self, story: Story) -> None:
@@ -63,16 +69,28 @@ class Walks:
             await checkpoint()
 
     async def watch(self, story: Story) -> None:
-        """One slice: who succeeded in the present phase and fell silent since."""
-        present_ms = self._listening.look()
-        step = partial(
-            sweeping.fell_silent,
-            known=story,
-            after=self._silent_at,
-            watching_since_ms=self._listening.since_ms,
-            now_ms=present_ms,
-        )
-        self._silent_at, self._silent = await self._store.read(step)
+        """Who succeeded in the present phase and fell silent since: a slice, or several where the soak is over."""
+        over_ms = soak_until_ms(story.believed, story.plan)
+        is_over = story.believed.state == "soaking" and self._listening.look() >= over_ms
+        if is_over and self._round_began_ms < over_ms:
+            self._silent_at = 0
+        for _ in range(MOST_SLICES if is_over else 1):
+            present_ms = self._listening.look()
+            if self._silent_at == 0:
+                self._round_began_ms = present_ms
+            step = partial(
+                sweeping.fell_silent,
+                known=story,
+                after=self._silent_at,
+                watching_since_ms=self._listening.since_ms,
+                now_ms=present_ms,
+            )
+            self._silent_at, self._silent = await self._store.read(step)
+            if self._silent_at == 0:
+                self._watched_ms = self._round_began_ms
+            if self._silent or self._silent_at == 0:  # these are to be written first
+                return
+            await checkpoint()
 
     async def turn(self, story: Story, *, lease_epoch: int) -> None:
         """Who is to be turned back, and how many are not there yet. Raises Fenced."""

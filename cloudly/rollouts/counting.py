@@ -71,6 +71,8 @@ class Observed:
     """The newest count of who is still to come; None: none yet."""
     to_turn_back: int | None = None
     """In a rollback: nodes that were given the release, are not dark and do not run their last good one yet."""
+    watched_ms: int = 0
+    """When the last whole look at those who succeeded began: whoever was silent by then is in `quiet`, or was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ Rules:
 - A share phase is filled when a sweep found nobody more to come. If fewer than its `at_least` have succeeded by then it
   is widened first: nodes of any place may come, until so many have, or nobody is left.
 - A phase of which nobody succeeded never passes by itself: too few to halt by evidence, too bad to go on unseen.
+- A soak that is over passes only when everybody who succeeded was looked at once more since then: where that takes
+  several looks, it lasts as much longer.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ def _go_on(rollout: Rollout, plan: Plan, observed: Observed, now_ms: int) -> Dec
             return _fill(rollout, plan, observed)
         case "settling" if rollout.in_flight == 0:
             return _settle(rollout)
-        case "soaking" if now_ms >= soak_until_ms(rollout, plan):
+        case "soaking" if now_ms >= soak_until_ms(rollout, plan) <= observed.watched_ms:
             words = evidence(rollout, plan).why
             return Decision("soak-passed", {"phase": rollout.phase, "evidence": words})
         case "rolling-back":

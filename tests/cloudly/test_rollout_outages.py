@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from cloudly import walking
 from cloudly.leading import Leading
 from cloudly.rollouts import orders
+from cloudly.rollouts.engine import soak_until_ms
 from cloudly.rollouts.phases import Phase
+from cloudly.store.rollouts import sweeping
 from cloudly.store.rollouts.observing import RETURN_MS, SLACK_MS
 from tests.cloudly.given import Device, Plane
-from tests.cloudly.rolling import ALL, Rolling, plan
+from tests.cloudly.rolling import ALL, Rolling, halting, plan
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
@@ -169,3 +172,35 @@ async def test_canaries_that_die_in_the_soak_of_the_default_times_are_seen_in_it
 
     assert rolling.believed.counts.relapsed == 3
     assert rolling.believed.state == "halted"
+
+
+async def test_a_soak_that_is_over_waits_until_everybody_was_looked_at_since(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at all of them takes six ticks; the last of them is dark in the second in which the soak is over."""
+    monkeypatch.setattr(sweeping, "SLICE", 1)
+    monkeypatch.setattr(walking, "MOST_SLICES", 1)
+    five = Phase(name="five", count=5, soak_s=1800)
+    rolling = await Rolling.begin(
+        plane, 6, plan(five, ALL, halt=halting(min_failures=1, most_failures=1))
+    )
+    await rolling.all_beat()
+    for device in rolling.has_it():
+        await rolling.succeeds(device)
+    await rolling.wait(8, every_s=1)
+    *others, last = rolling.has_it()
+    over_ms = soak_until_ms(rolling.believed, rolling.story.plan)
+
+    def left_s(before_s: int) -> int:
+        return (over_ms - rolling.now_ms) // 1000 - before_s
+
+    dark_s = rolling.story.plan.dark_after_s + SLACK_MS // 1000
+    await heard(rolling, [*others, last], left_s(dark_s))
+    await rolling.wait(left_s(dark_s), every_s=10)
+    await last.beat(reported={"boot_id": "its last word"})
+    await heard(rolling, others, left_s(1))
+    await rolling.wait(left_s(-7), every_s=1)
+
+    assert rolling.grant(last)["outcome"] == "relapsed"
+    assert rolling.believed.state == "halted"
+    assert "soak-passed" not in rolling.kinds

@@ -98,6 +98,7 @@ class Simulation:
             bad=tuple(self.unnamed),
             quiet=tuple(self._quiet()),
             sweep=self._sweep,
+            watched_ms=self.now_ms,
         )
 
     @property

@@ -62,7 +62,7 @@ class Leader:
         sweep = (
             None if to_come is None else Sweep(phase, self.now_ms, known[phase].settled, to_come)
         )
-        observed = Observed(counts=known, sweep=sweep, **seen)
+        observed = Observed(counts=known, sweep=sweep, **({"watched_ms": self.now_ms} | seen))
         self.last = next_facts(self.rollout, self.plan, observed, self.now_ms)
         assert self.last == next_facts(self.rollout, self.plan, observed, self.now_ms)
         self.write(self.last)
@@ -295,6 +295,16 @@ def test_a_node_that_went_dark_in_its_soak_relapses_and_after_it_does_not() -> N
     assert leader.sees(quiet=(Grant("n2", 0, T0, T0, succeeded=True),)) == []
 
 
+def test_a_soak_passes_only_after_everybody_was_looked_at_since_it_was_over() -> None:
+    leader = Leader(two_counts())
+    leader.sees()
+    leader.sees(Counts(granted=2, succeeded=2))
+
+    assert leader.sees(after_ms=HOUR, watched_ms=0) == []
+    assert leader.sees(after_ms=5, watched_ms=T0 + HOUR - 1) == []
+    assert leader.sees(after_ms=5, watched_ms=T0 + HOUR) == ["soak-passed", "phase-opened"]
+
+
 def test_where_dark_does_not_count_silence_in_the_soak_is_nothing() -> None:
     plan = two_counts()
     plan = plan.model_copy(update={"halt": plan.halt.model_copy(update={"dark_counts": False})})
@@ -376,7 +386,8 @@ def test_a_leader_that_dies_after_any_fact_is_taken_over_with_the_same_story() -
         return Observed(
             counts=(Counts(granted=2, succeeded=2), Counts(granted=8, succeeded=8))[
                 : rollout.phase + 1
-            ]
+            ],
+            watched_ms=T0,
         )
 
     plan = two_counts(soak_s=0)

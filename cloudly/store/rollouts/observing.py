@@ -53,6 +53,8 @@ class Beside:
     """Since when there was somebody to hear the nodes, without a gap (`leading`)."""
     return_ms: int = RETURN_MS
     """How long they have from then on to find Cloudly again."""
+    watched_ms: int = 0
+    """When the last whole round of the watch over those who succeeded began."""
 
 
 def observe(db: Connection, known: Story, beside: Beside, now_ms: int) -> Observed:
@@ -63,6 +65,7 @@ def observe(db: Connection, known: Story, beside: Beside, now_ms: int) -> Observ
         quiet=(*_quiet(db, known, beside, now_ms), *beside.silent),
         sweep=beside.sweep,
         to_turn_back=beside.to_turn_back,
+        watched_ms=beside.watched_ms,
     )
 
 
