@@ -3,6 +3,8 @@
 Rules:
 - Any number of processes try; the lease lets one. It is taken only while there is something to lead, renewed every two
   seconds, and taken over at most ten seconds after its owner was killed. Who lost it unawares is fenced by the store.
+- A rollout that rests (paused, halted, waiting for a yes) is looked at by all and led by nobody, until there is a fact
+  to write: the lease runs out, and nothing is written.
 - All that is kept here is where walks over many rows are (`walking`): whoever takes over begins them again, and writes
   the same.
 - Nobody's silence counts for longer than this process listens (`listening`): while Cloudly or its database was away
@@ -13,11 +15,12 @@ Rules:
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 
 from cloudly.listening import Listening
 from cloudly.problems import StoreUnavailable
-from cloudly.rollouts.machine import COUNTING
+from cloudly.rollouts.machine import COUNTING, RESTING
 from cloudly.store.rollouts import lease, observing, stepping
 from cloudly.store.rollouts.story import LEASE, Fenced, Story, recall
 from cloudly.store.store import Store
@@ -58,6 +61,9 @@ class Leading:
         if not led:
             await self.leave()
             return
+        if not await self._is_needed(led):
+            self._let_go_by_time()
+            return
         try:
             if await self._is_ours():
                 for story in led:
@@ -75,6 +81,32 @@ class Leading:
         if self._lease is not None:
             self._forget()
             await self._store.write(partial(lease.give_back, name=LEASE, owner=self._owner))
+
+    async def _is_needed(self, led: Sequence[Story]) -> bool:
+        """Whether one of them goes on by itself, or rests and has a fact to write."""
+        for story in led:
+            if story.believed.state not in RESTING:
+                return True
+            present_ms = self._listening.look()
+            ask = partial(
+                stepping.waits,
+                known=story,
+                beside=self._new_walks().found,
+                now_ms=present_ms,
+            )
+            try:
+                if await self._store.read(ask):
+                    return True
+            except StoreUnavailable:
+                raise
+            except Exception as problem:  # noqa: BLE001 - the others go on
+                self._store.rollouts.park(story.number, story.seq, problem)
+        return False
+
+    def _let_go_by_time(self) -> None:
+        """Giving it back would be a write; and the next fact may come in a second."""
+        if self._lease is not None and self._lease.until_ms <= now_ms(self._world):
+            self._forget()
 
     async def _is_ours(self) -> bool:
         present_ms = now_ms(self._world)

@@ -49,6 +49,8 @@ from journal.recall import Machine
 NAME = "rollout"
 RUNNING = ("deciding", "admitting", "settling", "soaking", "awaiting-phase-approval")
 """States in which a rollout goes on by itself, or would if somebody said yes."""
+RESTING = ("awaiting-phase-approval", "paused", "halted")
+"""States in which there is a fact to write only when an outcome comes, a node falls silent or the deadline passes."""
 COUNTING = (*RUNNING, "paused", "halted", "rolling-back")
 OPEN = ("draft", "awaiting-approval", "approved", *COUNTING)
 

@@ -268,6 +268,44 @@ async def test_a_leader_with_nothing_new_writes_only_its_lease(plane: Plane) -> 
     assert plane.store.database.commits - commits <= 6
 
 
+@pytest.mark.parametrize("order", ["pause", "halt"])
+async def test_a_rollout_that_rests_is_led_by_nobody_and_nothing_is_written(
+    plane: Plane, order: str
+) -> None:
+    rolling = await Rolling.begin(plane, 2, plan())
+    await rolling.beat(rolling.devices[0])
+    decide = getattr(orders, order)
+    rolling.order(lambda rollout, _: decide(rollout, by="anna", reason="lunch"))
+    await rolling.tick()
+    seq, commits = rolling.story.seq, plane.store.database.commits
+
+    for _ in range(60):
+        await plane.world.sleep(1)
+        await rolling.tick()
+
+    assert rolling.story.seq == seq
+    assert plane.store.database.commits == commits
+    assert not rolling.leading.leads
+
+
+async def test_what_comes_of_a_rollout_that_rests_is_counted_and_its_silence_too(
+    plane: Plane,
+) -> None:
+    rolling = await Rolling.begin(plane, 3, plan(dark_after_s=600))
+    await rolling.all_beat()
+    rolling.order(lambda rollout, _: orders.pause(rollout, by="anna", reason="lunch"))
+    await rolling.wait(60)
+
+    await rolling.succeeds(rolling.devices[0])
+    await rolling.wait(3, every_s=1)
+    told = rolling.believed.counts
+    await rolling.wait(700)
+
+    assert (told.succeeded, told.in_flight) == (1, 2)
+    assert rolling.believed.counts.dark == 2
+    assert plane.rows("lease")[0]["epoch"] == 1
+
+
 async def test_who_waited_beside_a_leader_has_listened_as_long_as_he(plane: Plane) -> None:
     """A node that died is dark no later because the leader died, too."""
     rolling = await started(plane, 1, plan(dark_after_s=600))
