@@ -47,15 +47,16 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
 def show(rollout: Number, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show one: its phases, the evidence, what failed, and what it waits for."""
     from cloudly.rollouts.why import Why
-    from cloudly.store.rollouts import listing
+    from cloudly.store.rollouts import listing, newcomers, story
     from interfaces.why import duration, lines
     from interfaces.world import RealWorld, now_ms
 
-    now = now_ms(RealWorld())
+    now, number = now_ms(RealWorld()), number_of(rollout)
     with opened(data_dir) as store:
-        told = store.read_now(lambda db: listing.shown(db, number_of(rollout), now))
+        told = store.read_now(lambda db: listing.shown(db, number, now))
+        behind = store.read_now(lambda db: newcomers.left_behind(db, story.recall(db, number), now))
     if as_json:
-        print_json(told)
+        print_json({**told, "new_nodes_elsewhere": behind})
         return
     typer.echo(f"rollout {told['rollout']} of {shown(told['version'])}: {told['state']}")
     print_table(
@@ -95,6 +96,14 @@ def show(rollout: Number, *, as_json: AsJson = False, data_dir: DataDir = None) 
         typer.echo("")
         for line in lines(Why(**told["why"]), now_ms=now):
             typer.echo(line)
+    for one in behind:
+        typer.echo("")
+        typer.echo(
+            shown(
+                f"nodes that enroll into fleet {one['fleet']} from now on get {one['version'] or 'no release'}, not"
+                f" {told['version']}: `cloudly release set {told['version']} --fleet {one['fleet']}` changes that"
+            )
+        )
 
 
 @app.command()

@@ -11,9 +11,14 @@ from typer.testing import CliRunner
 
 from cloudly.cli import app
 from cloudly.problems import BadOrder
+from cloudly.rollouts import orders
+from cloudly.rollouts.phases import Phase
 from cloudly.rollouts.plan import read
+from cloudly.store import fleets
+from cloudly.store.audit import By
+from cloudly.store.governance import channels, following
 from tests.cloudly.given import Plane
-from tests.cloudly.rolling import Rolling, canary_first
+from tests.cloudly.rolling import Rolling, canary_first, plan
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_engines]
 
@@ -283,3 +288,41 @@ async def test_a_dry_run_tells_who_is_left_out_and_why_and_writes_nothing(plane:
     assert sum(len(one["nodes"]) for one in tried["phases"]) == 2
     assert "it is quarantined" in told
     assert (plane.rows("rollout_event"), plane.rows("deployment")) == before
+
+
+@pytest.mark.parametrize("selector", ["", "fleet=lab", "fleet=lab,label.site=a"])
+async def test_who_looks_at_a_completed_rollout_is_told_where_new_nodes_get_something_else(
+    plane: Plane, selector: str
+) -> None:
+    """Of each fleet that it covered whole; not where a channel says what new nodes get."""
+    rolling = await Rolling.begin(plane, 1)
+    operator = Operator(plane)
+    now = rolling.now_ms
+    for fleet in ("lab", "follows"):
+        plane.store.write_now(lambda db, fleet=fleet: fleets.create(db, fleet, now))  # type: ignore[misc]
+    by = By("anna", now)
+
+    def govern(db: Any) -> None:
+        channels.create(db, "stable", by, approvals_needed=0, second_person=False)
+        following.follow(db, fleets.find(db, "follows"), channels.find(db, "stable"), by)
+
+    plane.store.write_now(govern)
+    rolling.create(plan(Phase(name="all", share_bp=10_000, soak_s=0), selector=selector))
+    if selector:
+        moved = 'UPDATE node SET fleet=2, labels=\'{"site": "a"}\''
+        plane.store.write_now(lambda db: db.execute(moved).rowcount)
+    rolling.order(lambda rollout, plan: orders.start(rollout, plan, by="anna"))
+    await rolling.tick()
+    running = operator.json("show", str(rolling.number))["new_nodes_elsewhere"]
+    await rolling.succeeds(rolling.devices[0])
+    await rolling.wait(400)
+
+    told = operator.json("show", str(rolling.number))
+    said = operator.says("show", str(rolling.number))
+
+    assert told["state"] == "completed"
+    assert running == []
+    meant = {"": ["default", "lab"], "fleet=lab": ["lab"]}.get(selector, [])
+    assert [one["fleet"] for one in told["new_nodes_elsewhere"]] == meant
+    assert ("cloudly release set 2.0.0 --fleet lab" in said) is bool(meant)
+    assert "follows" not in said
