@@ -25,6 +25,8 @@ from cloudly import tickets
 from cloudly.balena import registry_keys
 from cloudly.problems import BadSettings, KeysDiffer
 from cloudly.settings import Settings, TlsMode
+from cloudly.store import audit
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection
 from cloudly.store.store import Store
 from cloudly.tls.kept import CA_CERTIFICATE, CA_KEY, Kept
@@ -106,14 +108,20 @@ def check(store: Store, keys: Iterable[Key]) -> None:
             raise KeysDiffer(_sentence(OTHER, key, first))
 
 
-def accept(store: Store, keys: Iterable[Key]) -> None:
-    """From now on these are the keys of all servers."""
-    if not store.is_shared:
-        return
+def accept(store: Store, keys: Iterable[Key], *, by: By | None = None) -> None:
+    """From now on these are the keys of all servers; where there is one server, they are anyway."""
+    if store.is_shared:
+        _accept(store, keys, by, "key.accepted")
+
+
+def _accept(store: Store, keys: Iterable[Key], by: By | None, act: str) -> None:
     mine = [(key, _mine(key)) for key in keys]
 
     def write(db: Connection) -> None:
         for key, known in mine:
+            audit.note(db, by, act, f"key/{key.name}")
+            if not store.is_shared:
+                continue
             db.execute(
                 "INSERT INTO meta VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
                 (ROW.format(key.name), _text(known)),
@@ -123,21 +131,20 @@ def accept(store: Store, keys: Iterable[Key]) -> None:
 
 
 @contextmanager
-def replacing(settings: Settings, world: World, name: str, *, at_once: bool) -> Iterator[None]:
+def replacing(
+    settings: Settings, world: World, name: str, *, at_once: bool, by: By | None = None
+) -> Iterator[None]:
     """A command replaces that key in the block, and from then on it is the one of all servers.
 
     `at_once`: whatever the others have; otherwise the one that is replaced must be theirs. Raises KeysDiffer.
     """
-    if settings.database is None:
-        yield
-        return
     store = Store.open(settings.data_dir, world, serves=False, database_url=settings.database)
     try:
         keys = [key for key in _all(settings, world) if key.name == name]
         if not at_once:
             check(store, keys)
         yield
-        accept(store, keys)
+        _accept(store, keys, by, "key.replaced")
     finally:
         store.close()
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
+from cloudly.cli.people import ByOption, by_now
 from cloudly.cli.token import duration_s
 
 app = typer.Typer(help="API tokens: what programs use the HTTP API with.", no_args_is_help=True)
@@ -18,7 +19,7 @@ TokenName = Annotated[
 
 
 @app.command()
-def create(
+def create(  # noqa: PLR0913 - options of a command
     name: TokenName,
     *,
     role: Annotated[
@@ -31,6 +32,7 @@ def create(
     expires: Annotated[
         str, typer.Option(help="After how long it admits nobody: 90d, 24h, never.")
     ] = "90d",
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -39,17 +41,15 @@ def create(
     from cloudly.access import Role
     from cloudly.store import api_tokens
     from cloudly.tokens import new_api_token
-    from interfaces.world import RealWorld, now_ms
+    from interfaces.world import RealWorld
 
     if role not in set(Role):
         raise typer.BadParameter(f"--role {role!r} is none of {', '.join(Role)}")
-    world = RealWorld()
-    now = now_ms(world)
-    new = api_tokens.NewApiToken(
-        new_api_token(world), name, Role(role), now, now + lasts_s * 1000 if lasts_s else None
-    )
+    who, token = by_now(by), new_api_token(RealWorld())
+    ends = who.at_ms + lasts_s * 1000 if lasts_s else None
+    new = api_tokens.NewApiToken(token, name, Role(role), who.at_ms, ends)
     with opened(data_dir) as store:
-        number = store.write_now(lambda db: api_tokens.create(db, new))
+        number = store.write_now(lambda db: api_tokens.create(db, new, by=who))
     if as_json:
         print_json(
             {
@@ -92,11 +92,11 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 
 @app.command()
-def revoke(name: TokenName, *, data_dir: DataDir = None) -> None:
+def revoke(name: TokenName, *, by: ByOption = None, data_dir: DataDir = None) -> None:
     """From now on it admits nobody."""
     from cloudly.store import api_tokens
-    from interfaces.world import RealWorld, now_ms
 
+    who = by_now(by)
     with opened(data_dir) as store:
-        store.write_now(lambda db: api_tokens.revoke(db, name, now_ms(RealWorld())))
+        store.write_now(lambda db: api_tokens.revoke(db, name, who.at_ms, by=who))
     typer.echo(f"API token {name} is revoked")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ def audit(
 
     with opened(data_dir) as store:
         rows = store.read_now(lambda db: audit.listed(db, about=about, limit=limit))
-    documents = [as_document(row) for row in rows]
+    documents = [audit.document(row) for row in rows]
     if as_json:
         print_json(documents)
         return
@@ -39,10 +38,6 @@ def audit(
     )
 
 
-def as_document(row: Any) -> dict[str, Any]:
-    return dict(row) | {"data": json.loads(row["data"])}
-
-
 def _said(data: dict[str, Any]) -> str:
     """What was said, without what was not."""
     told = {name: value for name, value in data.items() if value or type(value) is int}
@@ -50,4 +45,6 @@ def _said(data: dict[str, Any]) -> str:
 
 
 def _word(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={said}" for name, said in value.items())
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)

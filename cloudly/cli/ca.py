@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudly.cli.common import AsJson, DataDir, print_json, print_table, settings_of
+from cloudly.cli.people import ByOption, by_now
 
 if TYPE_CHECKING:
     from cloudly.tls.kept import Kept
@@ -23,7 +24,7 @@ PublicUrl = Annotated[
 
 
 @app.command()
-def init(
+def init(  # noqa: PLR0913 - options of a command
     *,
     public_url: PublicUrl = None,
     permit: Annotated[
@@ -36,6 +37,7 @@ def init(
         bool,
         typer.Option("--replace", help="Even if there is one; every device needs the new one."),
     ] = False,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -57,7 +59,7 @@ def init(
         kept.make_ca(hosts, world)
     else:
         settings = settings_of(data_dir, public_url=public_url)
-        with keys.replacing(settings, world, "ca", at_once=True):
+        with keys.replacing(settings, world, "ca", at_once=True, by=by_now(by)):
             kept.make_ca(hosts, world, replace=True)
     kept.renew_server(host, world)
     _print(kept, as_json=as_json)

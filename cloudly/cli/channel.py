@@ -96,12 +96,10 @@ def show(channel: ChannelArgument, *, as_json: AsJson = False, data_dir: DataDir
         acts = store.read_now(lambda db: audit.listed(db, about=f"channel/{channel}"))
     offers: str | None = newest["commit_id"] if newest else None
     if as_json:
-        from cloudly.cli.audit import as_document
-
         print_json({
             "channel": row["name"], "approvals": row["approvals"],
             "second_person": bool(row["second_person"]), "offers": offers, "fleets": fleets,
-            "releases": [_document(one) for one in entries], "acts": [as_document(one) for one in acts],
+            "releases": [_document(one) for one in entries], "acts": [audit.document(one) for one in acts],
         })  # fmt: skip
         return
     typer.echo(

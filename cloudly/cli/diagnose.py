@@ -9,6 +9,7 @@ import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
 from cloudly.cli.node_journal import NodeArgument
+from cloudly.cli.people import ByOption, by_now
 
 if TYPE_CHECKING:
     from cloudly.store.store import Store
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.5
 
 
-def diagnose(
+def diagnose(  # noqa: PLR0913 - options of a command
     node: NodeArgument,
     *,
     wait: Annotated[
         float, typer.Option(min=0, max=3600, help="Seconds to wait for the answer.")
     ] = 150.0,
     last: Annotated[bool, typer.Option("--last", help="Ask nothing; show the newest.")] = False,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -33,14 +35,14 @@ def diagnose(
     import anyio
 
     from cloudly.store import diagnoses, reading
-    from interfaces.world import RealWorld, new_id, now_ms
+    from interfaces.world import RealWorld, new_id
 
-    world = RealWorld()
+    world, who = RealWorld(), by_now(by)
     with opened(data_dir) as store:
         number = store.read_now(lambda db: reading.find(db, node))["id"]
         if not last:
             asked = new_id(world)
-            store.write_now(lambda db: diagnoses.ask(db, number, asked, now_ms=now_ms(world)))
+            store.write_now(lambda db: diagnoses.ask(db, number, asked, now_ms=who.at_ms, by=who))
             anyio.run(_wait, store, world, number, wait)
         found = store.read_now(lambda db: diagnoses.newest(db, number, limit=1))
     if not found:

@@ -14,6 +14,7 @@ import typer
 
 from cloudly.cli import image_options as options
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of
+from cloudly.cli.people import by_now
 from cloudly.cli.token import duration_s
 
 if TYPE_CHECKING:
@@ -199,17 +200,16 @@ def _token(store: Store | None, file: Path | None, fresh: Fresh) -> Token:
             "a token can be made where Cloudly's data directory is (--data-dir); here, give one:"
             " --join-token-file"
         )
-    return home.make_token(store, RealWorld(), fresh)
+    return home.make_token(store, RealWorld(), fresh, by_now(None))
 
 
 def _give_up(store: Store | None, token: Token) -> None:
     """A token that was made for what could not be written is nobody's."""
     from cloudly.store import join_tokens
-    from interfaces.world import RealWorld, now_ms
 
-    number = token.id
+    number, who = token.id, by_now(None)
     if store is not None and token.is_new and number is not None:
-        store.write_now(lambda db: join_tokens.revoke(db, number, now_ms(RealWorld())))
+        store.write_now(lambda db: join_tokens.revoke(db, number, who.at_ms, by=who))
 
 
 def _print_plan(place: Place, plan: Plan, token: Token, to: Backend, *, as_json: bool) -> None:

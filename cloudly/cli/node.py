@@ -18,6 +18,7 @@ from cloudly.cli import (
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of, shown
 from cloudly.cli.diagnose import diagnose
 from cloudly.cli.node_journal import NodeArgument
+from cloudly.cli.people import ByOption, by_now
 
 if TYPE_CHECKING:
     from cloudly.balena.sides import Reported
@@ -117,13 +118,14 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
 
 
 @app.command()
-def acknowledge(node: NodeArgument, *, data_dir: DataDir = None) -> None:
+def acknowledge(node: NodeArgument, *, by: ByOption = None, data_dir: DataDir = None) -> None:
     """Say that two devices with one identity are settled; the alarm comes again if they are not."""
     from cloudly.store import reading, voices
 
+    who = by_now(by)
     with opened(data_dir) as store:
         row = store.read_now(lambda db: reading.find(db, node))
-        known = store.write_now(lambda db: voices.acknowledge(db, row["id"]))
+        known = store.write_now(lambda db: voices.acknowledge(db, row["id"], by=who))
     typer.echo(
         f"node {row['node_id']}: "
         + ("acknowledged" if known else "there was nothing to acknowledge")

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from interfaces.join_code import JoinCode
 
 KINDS = (".svg", ".png")
-SCALE = 8
-"""Pixels of a module in a PNG: some 400 across, which a phone reads from a screen and from paper."""
 
 
 def check_file(file: Path) -> None:
@@ -47,10 +45,7 @@ def draw(code: JoinCode) -> None:
 
 def write(code: JoinCode, file: Path) -> None:
     """0600, whole or not at all. Raises OSError."""
-    import segno
-
     from cloudly.durable import write_durably
+    from cloudly.join_picture import picture
 
-    picture = io.BytesIO()
-    segno.make_qr(code.text()).save(picture, kind=file.suffix.lower()[1:], scale=SCALE)
-    write_durably(file, picture.getvalue())
+    write_durably(file, picture(code, file.suffix.lower()[1:]))

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of
+from cloudly.cli.people import ByOption, by_now
 
 app = typer.Typer(
     help="The registry that devices pull from: Cloudly is its token server.", no_args_is_help=True
@@ -97,6 +98,7 @@ def rotate_key(
             help="A key has leaked: trust nothing of before. No pull succeeds until the registry has the new bundle.",
         ),
     ] = False,
+    by: ByOption = None,
     data_dir: DataDir = None,
 ) -> None:
     """Sign with the next key, which the registry knows already, and prepare the one after it."""
@@ -104,8 +106,8 @@ def rotate_key(
     from cloudly.balena.registry_keys import turn
     from interfaces.world import RealWorld
 
-    settings, world = settings_of(data_dir), RealWorld()
-    with keys.replacing(settings, world, "registry", at_once=at_once):
+    settings, world, who = settings_of(data_dir), RealWorld(), by_now(by)
+    with keys.replacing(settings, world, "registry", at_once=at_once, by=who):
         turn(settings.data_dir, world, at_once=at_once)
     typer.echo(
         "all keys are new: give the registry the new bundle (`cloudly registry config --out`) and restart it now"
@@ -122,6 +124,7 @@ def create(
     prefix: Annotated[
         str, typer.Option(help="Only repositories below it: team/app. Without it, all.")
     ] = "",
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -129,12 +132,12 @@ def create(
     from cloudly.store.publishers import Publisher
     from cloudly.store.publishers import create as create_publisher
     from cloudly.tokens import new_publisher_password
-    from interfaces.world import RealWorld, now_ms
+    from interfaces.world import RealWorld
 
-    world = RealWorld()
-    new, password = Publisher(name, prefix, now_ms(world)), new_publisher_password(world)
+    who, password = by_now(by), new_publisher_password(RealWorld())
+    new = Publisher(name, prefix, who.at_ms)
     with opened(data_dir) as store:
-        store.write_now(lambda db: create_publisher(db, new, password))
+        store.write_now(lambda db: create_publisher(db, new, password, by=who))
     if as_json:
         print_json({**asdict(new), "password": password})
     else:
@@ -169,10 +172,11 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 
 @publisher.command()
-def revoke(name: PublisherName, *, data_dir: DataDir = None) -> None:
+def revoke(name: PublisherName, *, by: ByOption = None, data_dir: DataDir = None) -> None:
     """It gets no more tokens; one that it has ends within minutes."""
     from cloudly.store.publishers import revoke as revoke_publisher
 
+    who = by_now(by)
     with opened(data_dir) as store:
-        store.write_now(lambda db: revoke_publisher(db, name))
+        store.write_now(lambda db: revoke_publisher(db, name, by=who))
     typer.echo(f"publisher {name} is revoked")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table
+from cloudly.cli.people import ByOption, by_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +63,7 @@ def check(compose_file: ComposeFile, *, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def create(
+def create(  # noqa: PLR0913 - options of a command
     compose_file: ComposeFile,
     *,
     version: Annotated[str, typer.Option(help="Its version, for people.")],
@@ -70,21 +71,21 @@ def create(
         str | None,
         typer.Option(help="Its commit, for the Supervisor; otherwise made of what the file says."),
     ] = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Make a release of a compose file. Nothing is ordered: `cloudly release set` does that."""
     from cloudly.balena.compose.read import read_compose
     from cloudly.store.releases import composed_release, define_release, used_again
-    from interfaces.world import RealWorld, now_ms
 
     matching(VERSION, version, "--version")
     if release is not None:
         matching(COMMIT, release, "--release")
     composed = read_compose(_read(compose_file))
-    new = composed_release(composed, version, release)
+    new, who = composed_release(composed, version, release), by_now(by)
     with opened(data_dir) as store:
-        store.write_now(lambda db: define_release(db, new, now_ms(RealWorld())))
+        store.write_now(lambda db: define_release(db, new, who.at_ms, by=who))
         again = store.read_now(lambda db: used_again(db, new))
     if as_json:
         made = {"release": new.commit, "version": version, "images": new.images}

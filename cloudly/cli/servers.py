@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of
+from cloudly.cli.people import ByOption, by_now
 
 if TYPE_CHECKING:
     from cloudly.settings import Settings
@@ -74,7 +75,7 @@ def _show(store: Store, settings: Settings, *, as_json: bool) -> None:
 
 
 @app.command("accept-keys")
-def accept_keys(*, data_dir: DataDir = None) -> None:
+def accept_keys(*, by: ByOption = None, data_dir: DataDir = None) -> None:
     """The keys in this data directory are the right ones: servers with others do not start from now on.
 
     Only where a key is lost or was replaced on purpose; otherwise copy the key that the other servers have. What was
@@ -83,10 +84,10 @@ def accept_keys(*, data_dir: DataDir = None) -> None:
     from cloudly import keys
     from interfaces.world import RealWorld
 
-    settings, world = settings_of(data_dir), RealWorld()
+    settings, world, who = settings_of(data_dir), RealWorld(), by_now(by)
     used = keys.of(settings, world)
     with opened(data_dir) as store:
-        keys.accept(store, used)
+        keys.accept(store, used, by=who)
         words = "are those of all servers now; copy them into each data directory"
         if not store.is_shared:
             words = "are those of the one server that there is with SQLite; nothing was changed"

@@ -9,6 +9,7 @@ import typer
 
 from cloudly.cli import qr as qr_code
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of
+from cloudly.cli.people import ByOption, by_now
 
 app = typer.Typer(help="Join tokens: what lets a device enroll.", no_args_is_help=True)
 
@@ -53,6 +54,7 @@ def create(  # noqa: PLR0913 - options of a command
     label: Label = None,
     qr: Qr = False,
     qr_file: QrFile = None,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -66,15 +68,14 @@ def create(  # noqa: PLR0913 - options of a command
     from cloudly.service import join_tokens
     from cloudly.tokens import new_join_token
     from interfaces.join_code import JoinCode
-    from interfaces.world import RealWorld, now_ms
+    from interfaces.world import RealWorld
 
-    world = RealWorld()
-    secret, now = new_join_token(world), now_ms(world)
+    who, secret = by_now(by), new_join_token(RealWorld())
     given = labels.changed({}, label or [])
     address = _address(data_dir, qr_file) if qr or qr_file else ""
     ask = join_tokens.Ask(name, uses, lasts_s, fleet, given)
     with opened(data_dir) as store:
-        made = store.write_now(lambda db: join_tokens.create(db, ask, token=secret, now_ms=now))
+        made = store.write_now(lambda db: join_tokens.create(db, ask, token=secret, by=who))
     if as_json:
         told = {"id": made.number, "token": secret, "uses": uses}
         print_json(told | {"expires_at_ms": made.expires_at_ms, "labels": given})
@@ -144,6 +145,8 @@ def show(token: TokenArgument, *, as_json: AsJson = False, data_dir: DataDir = N
     with opened(data_dir) as store:
         row = _told(dict(store.read_now(lambda db: join_tokens.one(db, token))), now)
         uses = [dict(use) for use in store.read_now(lambda db: join_tokens.uses(db, token))]
+    for use in uses:
+        del use["node"]  # its number is nobody's business
     del row["nodes"]  # the uses say it
     if as_json:
         print_json(row | {"used_by": uses})
@@ -184,11 +187,11 @@ def _told(row: dict[str, Any], now_ms: int) -> dict[str, Any]:
 
 
 @app.command()
-def revoke(token: TokenArgument, *, data_dir: DataDir = None) -> None:
+def revoke(token: TokenArgument, *, by: ByOption = None, data_dir: DataDir = None) -> None:
     """From now on it admits nobody. Nodes that enrolled with it stay."""
     from cloudly.store.join_tokens import revoke as revoke_token
-    from interfaces.world import RealWorld, now_ms
 
+    who = by_now(by)
     with opened(data_dir) as store:
-        store.write_now(lambda db: revoke_token(db, token, now_ms(RealWorld())))
+        store.write_now(lambda db: revoke_token(db, token, who.at_ms, by=who))
     typer.echo(f"join token {token} is revoked")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of, shown
 from cloudly.cli.node_journal import moment_ms
-
-if TYPE_CHECKING:
-    from cloudly.webhooks.secrets_file import Kept
-    from cloudly.webhooks.sending import Outcome
+from cloudly.cli.people import ByOption, by_now
 
 app = typer.Typer(help="Webhooks: others are told what happens here.", no_args_is_help=True)
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Its name, from `cloudly webhook list`.")
 ]
@@ -36,17 +31,19 @@ def create(  # noqa: PLR0913 - options of a command
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="It may be on this machine, or in its network.")
     ] = False,
+    by: ByOption = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Make a webhook. Its signing secret is shown this once; receivers verify by Standard Webhooks."""
-    from cloudly.problems import BadOrder
-    from cloudly.store import outbox, webhooks
-    from cloudly.webhooks import secrets_file, signing
+    from cloudly.service import webhooks
+    from cloudly.store import outbox
+    from cloudly.webhooks import signing
     from cloudly.webhooks.addresses import check_target, checked_url
-    from interfaces.world import RealWorld, now_ms
+    from cloudly.webhooks.secrets_file import Kept
+    from interfaces.world import RealWorld
 
-    if NAME.fullmatch(name) is None:
+    if webhooks.NAME.fullmatch(name) is None:
         raise typer.BadParameter(f"{name!r} is no name: 1 to 64 letters, digits, `.`, `_`, `-`")
     kinds = kind or []
     for one in kinds:
@@ -57,16 +54,10 @@ def create(  # noqa: PLR0913 - options of a command
     checked_url(url)
     if not allow_private:
         check_target(url)
-    world = RealWorld()
-    kept = secrets_file.Kept(signing.new_secret(world), allow_private)
-    directory = settings_of(data_dir).data_dir
+    kept, who = Kept(signing.new_secret(RealWorld()), allow_private), by_now(by)
+    new, directory = webhooks.New(name, url, tuple(kinds)), settings_of(data_dir).data_dir
     with opened(data_dir) as store:
-        if store.read_now(lambda db: [row for row in webhooks.listed(db) if row["name"] == name]):
-            raise BadOrder(
-                f"there is a webhook {name} already: delete it first, or take another name"
-            )
-        secrets_file.add(directory, name, kept)
-        number = store.write_now(lambda db: webhooks.create(db, name, url, kinds, now_ms(world)))
+        number = store.write_now(lambda db: webhooks.create(db, directory, new, kept, who))
     if url.startswith("http://"):
         typer.echo("cloudly: http, not https: others on the way can read what is told", err=True)
     if as_json:
@@ -78,13 +69,14 @@ def create(  # noqa: PLR0913 - options of a command
 @app.command("list")
 def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show webhooks, and what waits for each."""
+    from cloudly.service.webhooks import shown as told
     from cloudly.store import webhooks
     from cloudly.views import ago
     from interfaces.world import RealWorld, now_ms
 
     now = now_ms(RealWorld())
     with opened(data_dir) as store:
-        rows = [_view(dict(row)) for row in store.read_now(webhooks.listed)]
+        rows = [told(row) for row in store.read_now(webhooks.listed)]
     if as_json:
         print_json(rows)
         return
@@ -102,13 +94,14 @@ def list_(*, as_json: AsJson = False, data_dir: DataDir = None) -> None:
 @app.command()
 def show(name: NameArgument, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show a webhook, its newest deliveries and its last problem."""
+    from cloudly.service.webhooks import shown as told
     from cloudly.store import webhooks
     from cloudly.views import ago
     from interfaces.world import RealWorld, now_ms
 
     now = now_ms(RealWorld())
     with opened(data_dir) as store:
-        row = _view(dict(store.read_now(lambda db: webhooks.find(db, name))))
+        row = told(store.read_now(lambda db: webhooks.find(db, name)))
         sent = [
             dict(one)
             for one in store.read_now(lambda db: webhooks.deliveries(db, row["id"], limit=SHOWN))
@@ -141,40 +134,36 @@ def show(name: NameArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
 
 
 @app.command()
-def disable(name: NameArgument, *, data_dir: DataDir = None) -> None:
+def disable(name: NameArgument, *, by: ByOption = None, data_dir: DataDir = None) -> None:
     """Tell it nothing from now on. What happens meanwhile can be replayed later."""
-    from cloudly.store import webhooks
-    from interfaces.world import RealWorld, now_ms
+    from cloudly.service import webhooks
 
+    who = by_now(by)
     with opened(data_dir) as store:
-        row = store.read_now(lambda db: webhooks.find(db, name))
-        changed = store.write_now(
-            lambda db: webhooks.disable(db, row["id"], "by the operator", now_ms(RealWorld()))
-        )
+        changed = store.write_now(lambda db: webhooks.disable(db, name, who))
     typer.echo(f"webhook {name} is disabled" if changed else f"webhook {name} was disabled already")
 
 
 @app.command()
-def enable(name: NameArgument, *, data_dir: DataDir = None) -> None:
+def enable(name: NameArgument, *, by: ByOption = None, data_dir: DataDir = None) -> None:
     """Tell it again: first what waited. What happened while it was disabled: `cloudly webhook replay`."""
-    from cloudly.store import webhooks
-    from interfaces.world import RealWorld, now_ms
+    from cloudly.service import webhooks
 
+    who = by_now(by)
     with opened(data_dir) as store:
-        row = store.read_now(lambda db: webhooks.find(db, name))
-        changed = store.write_now(lambda db: webhooks.enable(db, row["id"], now_ms(RealWorld())))
+        changed = store.write_now(lambda db: webhooks.enable(db, name, who))
     typer.echo(f"webhook {name} is enabled" if changed else f"webhook {name} was enabled already")
 
 
 @app.command()
-def delete(name: NameArgument, *, data_dir: DataDir = None) -> None:
+def delete(name: NameArgument, *, by: ByOption = None, data_dir: DataDir = None) -> None:
     """Remove a webhook, its secret and what waits for it."""
-    from cloudly.store import webhooks
+    from cloudly.service import webhooks
     from cloudly.webhooks import secrets_file
 
+    who = by_now(by)
     with opened(data_dir) as store:
-        row = store.read_now(lambda db: webhooks.find(db, name))
-        store.write_now(lambda db: webhooks.delete(db, row["id"]))
+        store.write_now(lambda db: webhooks.delete(db, name, who))
     secrets_file.remove(settings_of(data_dir).data_dir, name)
     typer.echo(f"webhook {name} is deleted")
 
@@ -185,78 +174,43 @@ def replay(
     *,
     since: Annotated[str | None, typer.Option(help="2h (ago) or 2026-11-23T08:00.")] = None,
     event: Annotated[int | None, typer.Option(min=1, help="Only this event.")] = None,
+    by: ByOption = None,
     data_dir: DataDir = None,
 ) -> None:
     """Tell it again what happened, with the same ids: all of its kinds since a moment, or one event."""
-    from cloudly.problems import BadOrder
-    from cloudly.store import webhooks
-    from interfaces.world import RealWorld, now_ms
-
     if (since is None) == (event is None):
         raise typer.BadParameter("say --since or --event")
-    now = now_ms(RealWorld())
+    from cloudly.service import webhooks
+
+    who = by_now(by)
+    since_ms = None if since is None else moment_ms(since, who.at_ms)
     with opened(data_dir) as store:
-        row = store.read_now(lambda db: webhooks.find(db, name))
-        if row["disabled_at_ms"] is not None:
-            raise BadOrder(f"webhook {name} is disabled: `cloudly webhook enable {name}` first")
-        if event is not None:
-            store.write_now(lambda db: webhooks.replay(db, row, event, now))
-            many = 1
-        else:
-            since_ms = moment_ms(since or "", now)
-            many = store.write_now(lambda db: webhooks.replay_since(db, row, since_ms, now))
+        many = store.write_now(
+            lambda db: webhooks.replay(db, name, since_ms=since_ms, event=event, by=who)
+        )
     typer.echo(f"{many} event{'' if many == 1 else 's'} will be told again")
 
 
 @app.command("test")
-def send_test(name: NameArgument, *, data_dir: DataDir = None) -> None:
+def send_test(name: NameArgument, *, by: ByOption = None, data_dir: DataDir = None) -> None:
     """Send it an event of kind webhook.test at once, from here; 1 if it was not taken."""
-    from cloudly.problems import BadOrder
-    from cloudly.store import webhooks
-    from cloudly.webhooks import secrets_file
+    import anyio
 
-    settings = settings_of(data_dir)
+    from cloudly.problems import BadOrder
+    from cloudly.service import webhooks
+    from cloudly.store.webhooks import find
+    from cloudly.webhooks.addresses import one_way
+
+    settings, who = settings_of(data_dir), by_now(by)
     with opened(data_dir) as store:
-        row = store.read_now(lambda db: webhooks.find(db, name))
-    try:
-        kept = secrets_file.of(settings.data_dir, name)
-    except secrets_file.SecretsUnreadable as problem:
-        raise BadOrder(str(problem)) from None
-    outcome = _send_test(row["url"], name, kept, settings.root_ca)
+        store.read_now(lambda db: find(db, name))
+        kept = webhooks.secret_of(settings.data_dir, name)
+        url = store.write_now(lambda db: webhooks.about_to_test(db, name, who))
+    way = one_way(kept.allow_private, settings.root_ca)
+    outcome = anyio.run(webhooks.send_test, way, url, name, kept, who.at_ms)
     if not outcome.is_taken:
         raise BadOrder(f"webhook {name} did not take it: {outcome.problem}")
     typer.echo(f"webhook {name} took it: {outcome.status}")
-
-
-def _send_test(url: str, name: str, kept: Kept, root_ca: Any) -> Outcome:
-    import json
-
-    import anyio
-
-    from cloudly.webhooks.addresses import transport
-    from cloudly.webhooks.sending import send
-    from cloudly.webhooks.signing import Event
-    from interfaces.world import RealWorld, now_ms
-
-    async def sent() -> Outcome:
-        now = now_ms(RealWorld())
-        event = Event(0, now, "webhook.test", json.dumps({"webhook": name}))
-        way = transport(allow_private=kept.allow_private, root_ca=root_ca, most=1)
-        try:
-            return await send(way, url, kept, event, now // 1000)
-        finally:
-            await way.aclose()
-
-    return anyio.run(sent)
-
-
-def _view(row: dict[str, Any]) -> dict[str, Any]:
-    import json
-
-    return row | {
-        "kinds": json.loads(row["kinds"]),
-        "state": "enabled" if row["disabled_at_ms"] is None else "disabled",
-    }
 
 
 def _host(url: str) -> str:

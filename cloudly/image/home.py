@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cloudly.problems import BadOrder, BadSettings
 from cloudly.settings import Settings, TlsMode
 from cloudly.store import fleets, join_tokens
+from cloudly.store.audit import By
 from cloudly.store.store import Store
 from cloudly.tls import deployed
 from cloudly.tls.kept import Kept
@@ -154,11 +155,11 @@ class Fresh:
     fleet: str = "default"
 
 
-def make_token(store: Store, world: World, fresh: Fresh) -> Token:
+def make_token(store: Store, world: World, fresh: Fresh, by: By) -> Token:
     """Raises BadOrder when there is no such fleet."""
-    now, text = now_ms(world), new_join_token(world)
+    now, text = by.at_ms, new_join_token(world)
     ends = now + fresh.lasts_s * 1000 if fresh.lasts_s else None
     into = int(store.read_now(lambda db: fleets.find(db, fresh.fleet))["id"])
     new = join_tokens.NewToken(text, fresh.name, fresh.uses, now, ends, into)
-    made = store.write_now(lambda db: join_tokens.create(db, new))
+    made = store.write_now(lambda db: join_tokens.create(db, new, by=by))
     return Token(text, into, made, is_new=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cloudly.store import fleets, join_tokens
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection
 
 
@@ -26,12 +27,13 @@ class Made:
     expires_at_ms: int | None
 
 
-def create(db: Connection, ask: Ask, *, token: str, now_ms: int) -> Made:
+def create(db: Connection, ask: Ask, *, token: str, by: By) -> Made:
     """Raises NoSuch for a fleet that there is not."""
+    now_ms = by.at_ms
     into = fleets.named(db, ask.fleet)["id"]
     expires_at_ms = now_ms + ask.lasts_s * 1000 if ask.lasts_s else None
     new = join_tokens.NewToken(token, ask.name, ask.uses, now_ms, expires_at_ms, into, ask.labels)
-    return Made(join_tokens.create(db, new), expires_at_ms)
+    return Made(join_tokens.create(db, new, by=by), expires_at_ms)
 
 
 def state_of(row: Mapping[str, object], now_ms: int) -> str:

@@ -4,6 +4,7 @@ Rules:
 - A fleet's default comes first, so that a node that enrolls or moves in meanwhile is not missed.
 - One node's past must not stop the others: what is refused there is told, and the rest is ordered.
 - An order says whose it is (`by`), and giving it twice is giving it once.
+- The audit has one entry for an order to a fleet, which nodes got it is in their deployments.
 """
 
 from __future__ import annotations
@@ -63,7 +64,13 @@ def order_node(db: Connection, ask: Ask, node: str) -> Done:
     """`node` as operators name them. Raises BadOrder; then nothing was changed."""
     release = release_of(db, ask)
     found = reading.find(db, node)
-    return _order(db, ask, release, found["id"], found["node_id"])
+    done = _order(db, ask, release, found["id"], found["node_id"])
+    if done.generation is not None:
+        told = {"release": releases.named(db, release)["version"], "generation": done.generation}
+        audit.note_of_node(
+            db, ask.by, "node.release_set", found["id"], **told, again=ask.again, force=ask.force
+        )
+    return done
 
 
 def order_fleets(write: Write, ask: Ask, fleet: str | None) -> list[Done]:
@@ -100,7 +107,7 @@ def release_of(db: Connection, ask: Ask) -> int:
     """Its number; a new one is defined. Raises BadOrder."""
     if isinstance(ask.release, str):
         return releases.find_release(db, ask.release)
-    return wanted.define_release(db, ask.release, ask.by.at_ms)
+    return wanted.define_release(db, ask.release, ask.by.at_ms, by=ask.by)
 
 
 def _begin(db: Connection, ask: Ask, fleet: str | None) -> tuple[int, list[int]]:
@@ -114,9 +121,8 @@ def _begin(db: Connection, ask: Ask, fleet: str | None) -> tuple[int, list[int]]
 
 def _default(db: Connection, ask: Ask, release: int, fleet: int, name: str) -> None:
     wanted.set_default(db, fleet, release, ask.policy.model_dump_json(), now_ms=ask.by.at_ms)
-    if ask.by.person:
-        version = releases.named(db, release)["version"]
-        audit.note(db, ask.by, "fleet.release_set", f"fleet/{name}", release=version)
+    version = releases.named(db, release)["version"]
+    audit.note(db, ask.by, "fleet.release_set", f"fleet/{name}", release=version, again=ask.again)
 
 
 def _slice(

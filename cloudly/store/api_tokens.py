@@ -14,6 +14,8 @@ from typing import Any
 
 from cloudly.access import Role
 from cloudly.problems import BadOrder, NoSuch, Refused
+from cloudly.store import audit
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection, Row
 from cloudly.tokens import fingerprint
 
@@ -46,7 +48,7 @@ class Caller:
         return f"api/{self.name}"
 
 
-def create(db: Connection, new: NewApiToken) -> int:
+def create(db: Connection, new: NewApiToken, *, by: By | None = None) -> int:
     """Its number; of the token only the hash is kept. Raises BadOrder."""
     if NAME.fullmatch(new.name) is None:
         raise BadOrder(
@@ -62,6 +64,8 @@ def create(db: Connection, new: NewApiToken) -> int:
         "INSERT INTO api_token(hash, name, role, created_at_ms, expires_at_ms) VALUES(?,?,?,?,?) RETURNING id",
         (fingerprint(new.token), new.name, new.role.value, new.now_ms, new.expires_at_ms),
     ).fetchone()
+    told = {"role": new.role.value, "expires_at_ms": new.expires_at_ms}
+    audit.note(db, by, "api_token.created", f"api-token/{new.name}", **told)
     return int(row[0])
 
 
@@ -84,7 +88,7 @@ def find(db: Connection, number: int) -> Row:
     return row
 
 
-def revoke(db: Connection, name: str, now_ms: int) -> int:
+def revoke(db: Connection, name: str, now_ms: int, *, by: By | None = None) -> int:
     """The one of that name that is not revoked admits nobody from now on. Its number. Raises NoSuch."""
     row = db.execute(
         "UPDATE api_token SET revoked_at_ms=? WHERE name=? AND revoked_at_ms IS NULL RETURNING id",
@@ -95,6 +99,7 @@ def revoke(db: Connection, name: str, now_ms: int) -> int:
             "API token",
             f"there is no API token {name!r} that is not revoked: `cloudly api-token list` shows them",
         )
+    audit.note(db, by, "api_token.revoked", f"api-token/{name}")
     return int(row[0])
 
 

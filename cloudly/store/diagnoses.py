@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloudly.problems import BadOrder
+from cloudly.store import audit
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection, Row
 
 MACHINE = "diagnosis/"
@@ -18,7 +20,7 @@ GIVEN_UP_MS = 86_400_000
 """After a day without an answer it makes room for another."""
 
 
-def ask(db: Connection, node: int, diagnosis: str, *, now_ms: int) -> None:
+def ask(db: Connection, node: int, diagnosis: str, *, now_ms: int, by: By | None = None) -> None:
     """Raises BadOrder when enough are waiting already."""
     db.execute(
         "DELETE FROM diagnosis WHERE node=? AND answered_at_ms IS NULL AND asked_at_ms<?",
@@ -39,6 +41,7 @@ def ask(db: Connection, node: int, diagnosis: str, *, now_ms: int) -> None:
         " (SELECT id FROM diagnosis WHERE node=?1 ORDER BY asked_at_ms DESC, id LIMIT ?2)",
         (node, KEPT),
     )
+    audit.note_of_node(db, by, "node.diagnosis_asked", node, diagnosis=diagnosis)
 
 
 def answer(db: Connection, node: int, values: Mapping[str, Any], *, now_ms: int) -> None:

@@ -42,8 +42,7 @@ def create(db: Connection, name: str, now_ms: int, *, by: By | None = None) -> i
     ).fetchone()
     if row is None:
         raise BadOrder(f"there is a fleet {name!r} already: `cloudly fleet list` shows them")
-    if by is not None:
-        audit.note(db, by, "fleet.created", f"fleet/{name}")
+    audit.note(db, by, "fleet.created", f"fleet/{name}")
     return int(row[0])
 
 
@@ -117,14 +116,28 @@ def move(  # noqa: PLR0913 - whom, where to, who says so
 
     Raises BadOrder when the node may not have that, and when it is retired.
     """
-    node_id = db.execute("SELECT node_id FROM node WHERE id=?", (node,)).fetchone()[0]
     moved = db.execute(
         "UPDATE node SET fleet=?1 WHERE id=?2 AND fleet<>?1", (fleet["id"], node)
     ).rowcount
     if moved:
         grants.supersede_node(db, node, f"it was moved to fleet {fleet['name']}", now_ms)
-    if by is not None:
-        audit.note(db, by, "node.moved", f"node/{node_id}", fleet=fleet["name"])
+    done = _ordered_there(db, node, fleet, new_id=new_id, now_ms=now_ms, by=by)
+    if moved or done.generation is not None:
+        told = {"fleet": fleet["name"], "generation": done.generation}
+        audit.note_of_node(db, by, "node.moved", node, **told)
+    return done
+
+
+def _ordered_there(  # noqa: PLR0913 - as `move`
+    db: Connection,
+    node: int,
+    fleet: Row,
+    *,
+    new_id: Callable[[], str],
+    now_ms: int,
+    by: By | None,
+) -> Moved:
+    """What its fleet wants of it. Raises BadOrder."""
     wants = wanted_by(db, fleet["id"], now_ms)
     if wants is None:
         return Moved(None, "its fleet wants no release: it keeps what it has")
@@ -157,5 +170,4 @@ def remove(db: Connection, fleet: Row, *, by: By | None = None) -> None:
     db.execute("UPDATE join_token SET fleet=1 WHERE fleet=?", (fleet["id"],))
     db.execute("UPDATE node SET fleet=1 WHERE fleet=?", (fleet["id"],))
     db.execute("DELETE FROM fleet WHERE id=?", (fleet["id"],))
-    if by is not None:
-        audit.note(db, by, "fleet.removed", f"fleet/{fleet['name']}")
+    audit.note(db, by, "fleet.removed", f"fleet/{fleet['name']}")

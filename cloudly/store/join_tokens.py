@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from cloudly import labels
 from cloudly.problems import NoSuch
+from cloudly.store import audit
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection, Row
 from cloudly.tokens import fingerprint
 
@@ -24,7 +26,7 @@ class NewToken:
     """With which its nodes come."""
 
 
-def create(db: Connection, new: NewToken) -> int:
+def create(db: Connection, new: NewToken, *, by: By | None = None) -> int:
     """Its number; of the token only the hash is kept."""
     row = db.execute(
         "INSERT INTO join_token(hash, name, uses, uses_left, created_at_ms, expires_at_ms, fleet, labels)"
@@ -39,6 +41,11 @@ def create(db: Connection, new: NewToken) -> int:
             labels.dump(new.labels),
         ),
     ).fetchone()
+    fleet = db.execute("SELECT name FROM fleet WHERE id=?", (new.fleet,)).fetchone()
+    audit.note(
+        db, by, "join_token.created", f"join-token/{row[0]}", name=new.name, uses=new.uses,
+        expires_at_ms=new.expires_at_ms, fleet=fleet and fleet[0], labels=dict(new.labels),
+    )  # fmt: skip
     return int(row[0])
 
 
@@ -62,26 +69,38 @@ def one(db: Connection, token: int) -> Row:
     return row
 
 
+USES = (
+    "SELECT u.node, n.node_id, n.hostname, u.at_ms,"
+    " CASE WHEN u.secret_hash IS NOT NULL THEN coalesce(u.agent_at_ms, u.at_ms) END agent_at_ms,"
+    " CASE WHEN u.device_key_hash IS NOT NULL THEN coalesce(u.supervisor_at_ms, u.at_ms) END supervisor_at_ms"
+    " FROM join_use u JOIN node n ON n.id=u.node WHERE u.token=?"
+)
+
+
 def uses(db: Connection, token: int) -> list[Row]:
     """Who used it, when: a row for each node, with a time for each half of it that came, the first to come first.
 
     A half that came before these times were kept has the time of the first of both.
     """
+    return db.execute(f"{USES} ORDER BY u.at_ms, n.id", (token,)).fetchall()
+
+
+def uses_by_node(db: Connection, token: int, *, after: int | None, limit: int) -> list[Row]:
+    """The same a page at a time, the longest known node first; `after`: only those after that one."""
     return db.execute(
-        "SELECT n.node_id, n.hostname, u.at_ms,"
-        " CASE WHEN u.secret_hash IS NOT NULL THEN coalesce(u.agent_at_ms, u.at_ms) END agent_at_ms,"
-        " CASE WHEN u.device_key_hash IS NOT NULL THEN coalesce(u.supervisor_at_ms, u.at_ms) END supervisor_at_ms"
-        " FROM join_use u JOIN node n ON n.id=u.node WHERE u.token=? ORDER BY u.at_ms, n.id",
-        (token,),
+        f"{USES} AND u.node>? ORDER BY u.node LIMIT ?", (token, after or 0, limit)
     ).fetchall()
 
 
-def revoke(db: Connection, token: int, now_ms: int) -> None:
-    """From now on it admits nobody. Raises NoSuch when there is no such token."""
+def revoke(db: Connection, token: int, now_ms: int, *, by: By | None = None) -> None:
+    """From now on it admits nobody; once more changes nothing. Raises NoSuch when there is no such token."""
     done = db.execute(
-        "UPDATE join_token SET revoked_at_ms=coalesce(revoked_at_ms, ?) WHERE id=?", (now_ms, token)
+        "UPDATE join_token SET revoked_at_ms=? WHERE id=? AND revoked_at_ms IS NULL",
+        (now_ms, token),
     )
-    if done.rowcount == 0:
+    if done.rowcount:
+        audit.note(db, by, "join_token.revoked", f"join-token/{token}")
+    elif db.execute("SELECT 1 FROM join_token WHERE id=?", (token,)).fetchone() is None:
         raise _unknown(token)
 
 

@@ -52,8 +52,8 @@ def _wanting(db: Connection, row: Row, now_ms: int) -> dict[str, Any]:
 def join_tokens(db: Connection, *, after: int | None, limit: int) -> list[Row]:
     """The newest first."""
     return db.execute(
-        "SELECT t.id, t.name, f.name fleet, t.uses, t.uses_left, t.created_at_ms, t.expires_at_ms, t.revoked_at_ms"
-        " FROM join_token t JOIN fleet f ON f.id=t.fleet WHERE t.id<? ORDER BY t.id DESC LIMIT ?",
+        "SELECT t.id, t.name, f.name fleet, t.uses, t.uses_left, t.created_at_ms, t.expires_at_ms, t.revoked_at_ms,"
+        " t.labels FROM join_token t JOIN fleet f ON f.id=t.fleet WHERE t.id<? ORDER BY t.id DESC LIMIT ?",
         (LAST if after is None else after, limit),
     ).fetchall()
 

@@ -15,7 +15,8 @@ import json
 from dataclasses import dataclass
 
 from cloudly.problems import BadOrder
-from cloudly.store import outbox
+from cloudly.store import audit, outbox
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection, Row
 from cloudly.views import word_of
 from interfaces.why import when
@@ -48,23 +49,25 @@ def quarantine(db: Connection, node: int, word: Word) -> None:
         "UPDATE node SET quarantined_at_ms=?, quarantine=? WHERE id=?",
         (word.at_ms, word.document(), node),
     )
-    outbox.tell_of_node(db, "node.quarantined", node, {"why": word.reason}, word.at_ms)
+    _told(db, "node.quarantined", node, word)
 
 
-def lift_quarantine(db: Connection, node: int) -> None:
+def lift_quarantine(db: Connection, node: int, *, by: By | None = None) -> None:
     """Raises BadOrder when it is in none."""
     if _row(db, node)["quarantined_at_ms"] is None:
         raise BadOrder("it is in no quarantine")
     db.execute("UPDATE node SET quarantined_at_ms=NULL, quarantine=NULL WHERE id=?", (node,))
+    audit.note_of_node(db, by, "node.quarantine_lifted", node)
 
 
-def revoke(db: Connection, node: int, now_ms: int) -> None:
+def revoke(db: Connection, node: int, now_ms: int, *, by: By | None = None) -> None:
     """Its credentials are refused from now on; once more changes nothing."""
     done = db.execute(
         "UPDATE node SET revoked_at_ms=? WHERE id=? AND revoked_at_ms IS NULL", (now_ms, node)
     )
     if done.rowcount:
-        outbox.tell_of_node(db, "node.revoked", node, {}, now_ms)
+        audit.keep(db, by, "node.revoked", audit.of_node(db, node))
+        outbox.tell_of_node(db, "node.revoked", node, {"by": by.person} if by else {}, now_ms)
 
 
 def retire(db: Connection, node: int, word: Word) -> None:
@@ -79,10 +82,17 @@ def retire(db: Connection, node: int, word: Word) -> None:
         "UPDATE node SET retired_at_ms=?, retirement=? WHERE id=?",
         (word.at_ms, word.document(), node),
     )
-    outbox.tell_of_node(db, "node.retired", node, {"why": word.reason}, word.at_ms)
+    _told(db, "node.retired", node, word)
 
 
-def readmit(db: Connection, node: int) -> None:
+def _told(db: Connection, act: str, node: int, word: Word) -> None:
+    """In the audit, and to webhooks with what they are told of a node."""
+    by, about = By(word.by, word.at_ms), audit.of_node(db, node)
+    audit.keep(db, by, act, about, reason=word.reason)
+    outbox.tell_of_node(db, act, node, {"by": word.by, "why": word.reason}, word.at_ms)
+
+
+def readmit(db: Connection, node: int, *, by: By | None = None) -> None:
     """Its credentials are taken again. Raises BadOrder when they are."""
     row = _row(db, node)
     if row["revoked_at_ms"] is None and row["retired_at_ms"] is None:
@@ -91,6 +101,7 @@ def readmit(db: Connection, node: int) -> None:
         "UPDATE node SET revoked_at_ms=NULL, retired_at_ms=NULL, retirement=NULL WHERE id=?",
         (node,),
     )
+    audit.note_of_node(db, by, "node.readmitted", node)
 
 
 def is_quarantined(db: Connection, node: int) -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 
 from cloudly.balena.registry_scopes import is_repository
 from cloudly.problems import BadOrder, NoSuch
+from cloudly.store import audit
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection
 from cloudly.tokens import fingerprint
 
@@ -30,7 +32,7 @@ class Publisher:
     created_at_ms: int
 
 
-def create(db: Connection, new: Publisher, password: str) -> None:
+def create(db: Connection, new: Publisher, password: str, *, by: By | None = None) -> None:
     """Raises BadOrder when the name is taken or not one, or the prefix could hold no repository."""
     if NAME.fullmatch(new.name) is None:
         raise BadOrder(
@@ -52,6 +54,7 @@ def create(db: Connection, new: Publisher, password: str) -> None:
         raise BadOrder(
             f"there is a publisher {new.name} already: `cloudly registry publisher revoke {new.name}` ends it"
         )
+    audit.note(db, by, "publisher.created", f"publisher/{new.name}", prefix=new.prefix)
 
 
 def listed(db: Connection) -> list[Publisher]:
@@ -61,13 +64,14 @@ def listed(db: Connection) -> list[Publisher]:
     return [_publisher(key.removeprefix(ROWS), json.loads(value)) for key, value in rows]
 
 
-def revoke(db: Connection, name: str) -> None:
+def revoke(db: Connection, name: str, *, by: By | None = None) -> None:
     """It gets no more tokens. Raises BadOrder when there is none of that name."""
     if db.execute("DELETE FROM meta WHERE key=?", (ROWS + name,)).rowcount == 0:
         raise NoSuch(
             "publisher",
             f"there is no publisher {name!r}: `cloudly registry publisher list` shows them",
         )
+    audit.note(db, by, "publisher.revoked", f"publisher/{name}")
 
 
 def authenticate(db: Connection, name: str, password: str) -> Publisher | None:

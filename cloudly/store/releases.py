@@ -19,6 +19,8 @@ from cloudly.balena.compose.read import Composed, commit_of
 from cloudly.balena.image import HOW_TO, digest_of, repository_of
 from cloudly.balena.target import Target, TargetRelease, TargetService, target_state
 from cloudly.problems import BadOrder, NoSuch
+from cloudly.store import audit
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection
 from cloudly.store.targets import app_target, target_release
 from interfaces.desired import UpdatePolicy
@@ -61,14 +63,16 @@ def composed_release(composed: Composed, version: str, commit: str | None = None
     )
 
 
-def define_release(db: Connection, new: NewRelease, now_ms: int) -> int:
+def define_release(db: Connection, new: NewRelease, now_ms: int, *, by: By | None = None) -> int:
     """The release's id, also when it is known already. Raises BadOrder; then nothing may be committed."""
     strange = sorted(set(new.labels) - set(new.images)) if new.images else []
     if strange:
         raise BadOrder(f"there is a label for {strange[0]}, and no image: name it with --image")
     row = db.execute("SELECT id, version FROM release WHERE commit_id=?", (new.commit,)).fetchone()
     if row is None:
-        return _insert_release(db, new, now_ms)
+        made = _insert_release(db, new, now_ms)
+        audit.note(db, by, "release.created", f"release/{new.version}", commit=new.commit)
+        return made
     if row[1] != new.version or (new.images and _contents(db, row[0]) != _asked(new)):
         raise BadOrder(
             f"release {new.commit} is already defined as {row[1]} with other contents; a release never changes:"

@@ -26,14 +26,17 @@ def ask(db: Connection, nodes: Iterable[int], *, now_ms: int) -> int:
     )
 
 
-def may_rotate(db: Connection, fleet: int | None) -> list[int]:
-    """All nodes with a node token that is taken, of that fleet or of each."""
+def may_rotate(
+    db: Connection, fleet: int | None, *, after: int = 0, limit: int = 2**62
+) -> list[int]:
+    """Nodes with a node token that is taken, of that fleet or of each, in order; those after that one."""
     return [
         row[0]
         for row in db.execute(
             "SELECT n.id FROM credential c JOIN node n ON n.id=c.node WHERE n.revoked_at_ms IS NULL"
-            " AND n.retired_at_ms IS NULL AND n.fleet=coalesce(CAST(? AS BIGINT), n.fleet) ORDER BY n.id",
-            (fleet,),
+            " AND n.retired_at_ms IS NULL AND n.fleet=coalesce(CAST(? AS BIGINT), n.fleet) AND n.id>?"
+            " ORDER BY n.id LIMIT ?",
+            (fleet, after, limit),
         ).fetchall()
     ]
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from cloudly.epochs import UNANNOUNCED
 from cloudly.reports import load, text
-from cloudly.store import epochs, outbox
+from cloudly.store import audit, epochs, outbox
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection
 from cloudly.voices import FORGOTTEN_MS, Known, Standing, Superseded, Voice, lives, standing
 
@@ -144,6 +145,9 @@ def settle(db: Connection, node: int) -> None:
     db.execute("UPDATE voice SET writer=NULL WHERE node=?", (node,))
 
 
-def acknowledge(db: Connection, node: int) -> bool:
+def acknowledge(db: Connection, node: int, *, by: By | None = None) -> bool:
     """The operator has seen the fences so far; the next two raise the alarm again. Whether there were any."""
-    return db.execute("DELETE FROM fence WHERE node=?", (node,)).rowcount > 0
+    row = db.execute("DELETE FROM fence WHERE node=? RETURNING count", (node,)).fetchone()
+    if row is not None:
+        audit.note_of_node(db, by, "node.fences_acknowledged", node, fenced=row[0])
+    return row is not None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloudly.problems import BadOrder
+from cloudly.problems import BadOrder, NoSuch
 from cloudly.store import outbox
 from cloudly.store.sql import Connection, Row
 from cloudly.webhooks.pace import GIVEN_UP_MS
@@ -67,19 +67,19 @@ def listed(db: Connection) -> list[Row]:
 
 
 def find(db: Connection, name: str) -> Row:
-    """Raises BadOrder."""
+    """Raises NoSuch."""
     row: Row | None = db.execute(f"{LISTED} WHERE w.name=?", (name,)).fetchone()
     if row is None:
-        raise BadOrder(f"there is no webhook {name!r}: `cloudly webhook list` shows them")
+        raise NoSuch("webhook", f"there is no webhook {name!r}: `cloudly webhook list` shows them")
     return row
 
 
-def deliveries(db: Connection, hook: int, *, limit: int) -> list[Row]:
-    """The newest events first."""
+def deliveries(db: Connection, hook: int, *, limit: int, after: int | None = None) -> list[Row]:
+    """The newest events first; `after`: only those older than that one."""
     return db.execute(
-        "SELECT d.*, o.kind, o.at_ms FROM delivery d JOIN outbox o ON o.id=d.event WHERE d.webhook=?"
+        "SELECT d.*, o.kind, o.at_ms FROM delivery d JOIN outbox o ON o.id=d.event WHERE d.webhook=? AND d.event<?"
         " ORDER BY d.event DESC LIMIT ?",
-        (hook, limit),
+        (hook, 2**62 if after is None else after, limit),
     ).fetchall()
 
 

@@ -82,10 +82,15 @@ def not_public(addresses: Iterable[str]) -> str | None:
     return next((one for one in addresses if not is_public(one)), None)
 
 
+def place_of(url: str) -> tuple[str, int]:
+    """Host and port."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def check_target(url: str) -> None:
     """What its name means now. Raises BadOrder."""
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = place_of(url)
     try:
         found = [str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError):
@@ -152,6 +157,11 @@ def transport(*, allow_private: bool, root_ca: Path | None, most: int) -> httpx.
             network_backend=PublicOnly(httpcore.AnyIOBackend()),
         )
     return made
+
+
+def one_way(allow_private: bool, root_ca: Path | None) -> httpx.AsyncBaseTransport:  # noqa: FBT001 - as it is kept
+    """For one request."""
+    return transport(allow_private=allow_private, root_ca=root_ca, most=1)
 
 
 def _trusted(root_ca: Path | None) -> ssl.SSLContext:

@@ -72,10 +72,12 @@ def add(directory: Path, name: str, kept: Kept) -> None:
         _write(directory, _read(directory) | {name: kept})
 
 
-def remove(directory: Path, name: str) -> None:
+def remove(directory: Path, name: str, kept: Kept | None = None) -> None:
+    """`kept`: only while it is this one; another webhook may have the name by now."""
     with _alone(directory):
         known = _read(directory)
-        if known.pop(name, None) is not None:
+        found = known.pop(name, None)
+        if found is not None and kept in {None, found}:
             _write(directory, known)
 
 

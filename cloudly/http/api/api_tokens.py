@@ -76,14 +76,14 @@ async def create_api_token(call: Called, new: NewApiToken) -> ApiTokenMade:
     token, lasts_s = new_api_token(call.desk.world), seconds_of(new.expires)
     expires_at_ms = call.now_ms + lasts_s * 1000 if lasts_s else None
     made = store.NewApiToken(token, new.name, new.role, call.now_ms, expires_at_ms)
-    number = await call.write(lambda db: store.create(db, made))
+    number = await call.write(lambda db: store.create(db, made, by=call.by))
     return ApiTokenMade(**(await _found(call, number)).model_dump(), token=token)
 
 
 @api_tokens.on("POST", "/api-tokens/{name}/revoke", needs=Permission.API_TOKENS_WRITE)
 async def revoke_api_token(call: Called, name: NamePath) -> ApiTokenShown:
     """The one of that name that is not revoked admits nobody from now on; it may be the one that asks."""
-    number = await call.write(lambda db: store.revoke(db, name, call.now_ms))
+    number = await call.write(lambda db: store.revoke(db, name, call.now_ms, by=call.by))
     return await _found(call, number)
 
 

@@ -145,7 +145,7 @@ async def set_release_of_node(call: Called, node: NodeId, asked: SetAsked) -> Or
 async def revoke_node(call: Called, node: NodeId) -> RevokedShown:
     """Its credentials are refused from now on; a fresh join token brings it back."""
     number = await node_number(call, node)
-    await call.write(lambda db: node_standing.revoke(db, number, call.now_ms))
+    await call.write(lambda db: node_standing.revoke(db, number, call.now_ms, by=call.by))
     row = await node_row(call, node)
     return RevokedShown(node_id=node, revoked_at_ms=row["revoked_at_ms"])
 
@@ -154,7 +154,7 @@ async def revoke_node(call: Called, node: NodeId) -> RevokedShown:
 async def ask_for_diagnosis(call: Called, node: NodeId) -> DiagnosisShown:
     """Ask it to look at itself; ask for the answer at the address of this one."""
     number, asked = await node_number(call, node), call.new_id()
-    await call.write(lambda db: diagnoses.ask(db, number, asked, now_ms=call.now_ms))
+    await call.write(lambda db: diagnoses.ask(db, number, asked, now_ms=call.now_ms, by=call.by))
     return await _diagnosis(call, number, asked)
 
 

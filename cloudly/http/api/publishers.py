@@ -53,12 +53,12 @@ async def list_publishers(
 async def create_publisher(call: Called, new: NewPublisher) -> PublisherMade:
     made = store.Publisher(new.name, new.prefix, call.now_ms)
     password = new_publisher_password(call.desk.world)
-    await call.write(lambda db: store.create(db, made, password))
+    await call.write(lambda db: store.create(db, made, password, by=call.by))
     return PublisherMade(**asdict(made), password=password)
 
 
 @publishers.on("DELETE", "/publishers/{name}", needs=Permission.PUBLISHERS_WRITE, status=204)
 async def revoke_publisher(call: Called, name: NamePath) -> Response:
     """It gets no more tokens of the registry; one that it has ends within minutes."""
-    await call.write(lambda db: store.revoke(db, name))
+    await call.write(lambda db: store.revoke(db, name, by=call.by))
     return Response(status_code=204)

@@ -102,7 +102,7 @@ async def create_release(
     """Of a compose file. Nothing is ordered. The same file and version give the same release again."""
     composed = read_compose(compose)
     new = store.composed_release(composed, version, commit)
-    number = await call.write(lambda db: store.define_release(db, new, call.now_ms))
+    number = await call.write(lambda db: store.define_release(db, new, call.now_ms, by=call.by))
     used_again = await call.read(lambda db: store.used_again(db, new))
     shown = await _found(call, number)
     notes = _notes(composed.warnings)

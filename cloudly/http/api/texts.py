@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
+from cloudly import labels
 from cloudly.durations import FORM
 from cloudly.governance.people import LONGEST_TEXT, note
 from cloudly.problems import BadOrder
+from cloudly.store import outbox
 from cloudly.store.governance.bans import DIGEST
+
+
+def _printable(value: str) -> str:
+    if not labels.is_value(value):
+        raise ValueError("it must be printable")
+    return value
+
 
 FleetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 TokenName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -35,6 +44,14 @@ def _digest_or_name(text: str) -> str:
 
 
 DigestOrRelease = Annotated[ReleaseName, AfterValidator(_digest_or_name)]
+WebhookName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+WebhookKind = Annotated[str, StringConstraints(pattern=f"^({outbox.PATTERN.pattern})$")]
+"""deployment.*, node.revoked, *"""
+LabelKey = Annotated[str, StringConstraints(pattern=f"^{labels.KEY.pattern}$")]
+LabelValue = Annotated[
+    str, StringConstraints(max_length=labels.MOST_CHARACTERS), AfterValidator(_printable)
+]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=labels.MOST)]
 Duration = Annotated[str, StringConstraints(pattern=f"^({FORM})$")]
 """24h, 30m, 90s, 7d, or never."""
 

@@ -19,7 +19,8 @@ from cloudly.rollouts.belief import Rollout
 from cloudly.rollouts.counting import Decision
 from cloudly.rollouts.machine import CHART, MACHINE, NAME
 from cloudly.rollouts.plan import Plan, read
-from cloudly.store import outbox
+from cloudly.store import audit, outbox
+from cloudly.store.audit import By
 from cloudly.store.sql import Connection, Row
 from journal.chain import genesis, link
 from journal.facts import Fact, Lane, canonical
@@ -188,6 +189,8 @@ def append(
         )
     if not decision.is_note and decision.kind not in UNTOLD:
         _tell(db, believed, decision, now_ms)
+        if not lease_epoch:
+            _audit(db, known.number, believed, decision, now_ms)
     epoch = max(known.lease_epoch, lease_epoch)
     return replace(known, believed=believed, seq=fact.seq, hash=fact.hash, lease_epoch=epoch)
 
@@ -198,6 +201,14 @@ def _tell(db: Connection, believed: Rollout, decision: Decision, now_ms: int) ->
     named = {"rollout": believed.rollout, "release": believed.release, "version": believed.version}
     kind = f"rollout.{decision.kind.replace('-', '_')}"
     outbox.tell(db, kind, {**said, **named, "state": believed.state}, now_ms)
+
+
+def _audit(db: Connection, number: int, believed: Rollout, decision: Decision, now_ms: int) -> None:
+    """What a person ordered, also in the audit; what was written under a lease is in the story alone."""
+    said = {key: decision.data[key] for key in ("reason", "note", "phase") if key in decision.data}
+    act = f"rollout.{decision.kind.replace('-', '_')}"
+    by = By(str(decision.data.get("by", "")), now_ms)
+    audit.keep(db, by, act, f"rollout/{number}", release=believed.version, **said)
 
 
 def must_lead(db: Connection, lease_epoch: int) -> None:
