@@ -17,8 +17,9 @@ class Permission(StrEnum):
     SUMMARY_READ = "summary:read"
     NODES_READ = "nodes:read"
     NODES_ORDER = "nodes:order"
-    """Ask one for a diagnosis, put it into another fleet."""
+    """Ask one for a diagnosis or another node token, put it into another fleet or into quarantine, label it."""
     NODES_REVOKE = "nodes:revoke"
+    """Refuse one, for a time or for good, and take that back."""
     JOURNALS_READ = "journals:read"
     FLEETS_READ = "fleets:read"
     FLEETS_WRITE = "fleets:write"
@@ -49,6 +50,10 @@ class Permission(StrEnum):
     BANS_WRITE = "bans:write"
     PUBLISHERS_READ = "publishers:read"
     PUBLISHERS_WRITE = "publishers:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
+    """What happens here leaves the house by them; their whole addresses may be secrets."""
+    AUDIT_READ = "audit:read"
     API_TOKENS_READ = "api-tokens:read"
     API_TOKENS_WRITE = "api-tokens:write"
 
@@ -63,7 +68,7 @@ class Role(StrEnum):
 P = Permission
 VIEWER = frozenset({
     P.API_READ, P.SUMMARY_READ, P.NODES_READ, P.JOURNALS_READ, P.FLEETS_READ, P.JOIN_TOKENS_READ, P.RELEASES_READ,
-    P.PUBLISHERS_READ, P.ROLLOUTS_READ, P.CHANNELS_READ, P.PINS_READ, P.BANS_READ,
+    P.PUBLISHERS_READ, P.ROLLOUTS_READ, P.CHANNELS_READ, P.PINS_READ, P.BANS_READ, P.WEBHOOKS_READ, P.AUDIT_READ,
 })  # fmt: skip
 
 # fmt: off

@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Mount
 from cloudly.http.api import refusals
 from cloudly.http.api.about import about
 from cloudly.http.api.api_tokens import api_tokens
+from cloudly.http.api.audit import audit
 from cloudly.http.api.bans import bans
 from cloudly.http.api.call import Desk
 from cloudly.http.api.channel_releases import channel_releases
@@ -17,28 +18,35 @@ from cloudly.http.api.door import Resource
 from cloudly.http.api.fleets import fleets
 from cloudly.http.api.join_tokens import join_tokens
 from cloudly.http.api.journals import journals
+from cloudly.http.api.labels import labels
 from cloudly.http.api.nodes import nodes
 from cloudly.http.api.pins import pins
 from cloudly.http.api.publishers import publishers
 from cloudly.http.api.releases import releases
 from cloudly.http.api.rollout_orders import rollout_orders
 from cloudly.http.api.rollouts import rollouts
+from cloudly.http.api.standing import standing
+from cloudly.http.api.webhooks import webhooks
 
 RESOURCES: tuple[Resource, ...] = (
     about,
     api_tokens,
+    audit,
     bans,
     channel_releases,
     channels,
     fleets,
     join_tokens,
     journals,
+    labels,
     nodes,
     pins,
     publishers,
     releases,
     rollout_orders,
     rollouts,
+    standing,
+    webhooks,
 )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, TypeVar
 
+import httpx
 from fastapi import Depends
 from starlette.requests import Request
 
@@ -15,6 +17,7 @@ from cloudly.store.api_tokens import Caller
 from cloudly.store.audit import By
 from cloudly.store.database import Work
 from cloudly.store.store import Store
+from cloudly.webhooks.addresses import Meanings, one_way, resolved
 from interfaces.world import World, new_id, now_ms
 
 T = TypeVar("T")
@@ -27,6 +30,10 @@ class Desk:
     store: Store
     world: World
     settings: Settings
+    meanings: Meanings = resolved
+    """What the name in a webhook's address means."""
+    ways: Callable[[bool, Path | None], httpx.AsyncBaseTransport] = one_way
+    """How a webhook is tried: whether it may be private, and the CA that is trusted beside the usual ones."""
 
 
 @dataclass(frozen=True, slots=True)

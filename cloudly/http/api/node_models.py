@@ -17,6 +17,7 @@ class NodeShown(Shown):
     device_type: str
     agent_version: str
     fleet: str
+    labels: dict[str, str]
     state: str
     """new, online, late, offline, degraded, needs-operator, quarantined, retired or revoked."""
     state_detail: str
