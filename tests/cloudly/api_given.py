@@ -12,6 +12,7 @@ from cloudly.access import Role
 from cloudly.http.api.app import build
 from cloudly.http.api.door import Guarded
 from cloudly.store import api_tokens
+from cloudly.store.schema import metadata
 from cloudly.tokens import new_api_token
 from interfaces.world import now_ms
 from tests.cloudly.compose_files import file_of
@@ -21,6 +22,7 @@ API = "/api/v1"
 NOBODY = {
     "node": UUID, "fleet": "nowhere", "token": "4711", "name": "nobody", "release": "9.9.9", "diagnosis": "0" * 32,
     "channel": "nowhere", "rollout": "4711", "digest": "sha256:" + "0" * 64,
+    "webhook": "nobody", "label": "nobody",
 }  # fmt: skip
 """A value for each parameter of a path; what it names is not there unless a story makes it."""
 
@@ -43,10 +45,15 @@ class Operator:
         return answer.json()
 
     async def does(self, method: str, path: str, body: object = None, **options: Any) -> Any:
-        """The answer to an order that must succeed."""
+        """The answer to an order that must succeed; whatever it changed is in the audit, as this one's."""
+        before = seen(self.plane)
         answer = await self(method, path, json=body, **options)
         assert answer.is_success, answer.text
-        return answer.json() if answer.content else None
+        after = seen(self.plane)
+        acts = self.plane.rows("audit")[before.acts :]
+        assert acts or before.deeds == after.deeds, f"{method} {path} is in no audit"
+        assert {act["actor"][:4] for act in acts} <= {"api/"}
+        return answer.json() if "json" in answer.headers.get("content-type", "") else None
 
     async def errs(self, method: str, path: str, body: object = None) -> tuple[int, str]:
         """Status and words of a refusal."""
@@ -60,6 +67,30 @@ class Operator:
         )
         assert answer.status_code == 201, answer.text
         return answer.json()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the database holds: deeds, and how many acts are in the audit."""
+
+    deeds: dict[str, list[dict[str, Any]]]
+    acts: int
+
+
+NO_DEEDS = frozenset({"audit", "outbox", "delivery", "lease"})
+"""What is written of deeds, and who is told; and who leads."""
+
+
+def seen(plane: Plane) -> Seen:
+    """All tables, but what nobody ordered: that an API token was used today."""
+    deeds = {
+        name: [{key: row[key] for key in row if key != "used_at_ms"} for row in plane.rows(name)]
+        for name in metadata.tables
+        if name not in NO_DEEDS
+    }
+    return Seen(
+        {name: sorted(rows, key=repr) for name, rows in deeds.items()}, len(plane.rows("audit"))
+    )
 
 
 def operator(
