@@ -10,6 +10,7 @@ import typer
 from cloudly.cli.common import AsJson, DataDir, opened, print_json, print_table, settings_of, shown
 from cloudly.cli.node_journal import moment_ms
 from cloudly.cli.people import ByOption, by_now
+from cloudly.cli.token import duration_s
 
 app = typer.Typer(help="Webhooks: others are told what happens here.", no_args_is_help=True)
 
@@ -153,6 +154,40 @@ def enable(name: NameArgument, *, by: ByOption = None, data_dir: DataDir = None)
     with opened(data_dir) as store:
         changed = store.write_now(lambda db: webhooks.enable(db, name, who))
     typer.echo(f"webhook {name} is enabled" if changed else f"webhook {name} was enabled already")
+
+
+@app.command()
+def rotate(
+    name: NameArgument,
+    *,
+    overlap: Annotated[
+        str, typer.Option(help="For so long the old secret signs too: 24h, 7d; 30d at most.")
+    ] = "24h",
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="It has leaked: nothing of before signs any more.")
+    ] = False,
+    by: ByOption = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Give it a new secret, which is shown this once. The old one signs beside it for a while."""
+    from cloudly.service import webhooks
+    from cloudly.webhooks import secrets_file, signing
+    from interfaces.world import RealWorld
+
+    overlap_s = 0 if at_once else duration_s(overlap)
+    if not at_once and not 0 < overlap_s <= secrets_file.LONGEST_OVERLAP_S:
+        raise typer.BadParameter(f"--overlap {overlap!r} is none: 30d at most; or say --at-once")
+    secret, directory = signing.new_secret(RealWorld()), settings_of(data_dir).data_dir
+    rotation = webhooks.Rotation(directory, name, secret, overlap_s=overlap_s, by=by_now(by))
+    with opened(data_dir) as store:
+        try:
+            store.write_now(rotation.decide)
+        except Exception:
+            rotation.take_back()
+            raise
+    typer.echo(secret)
+    old = "the old one signs no more" if at_once else f"the old one signs beside it for {overlap}"
+    typer.echo(f"cloudly: webhook {name} has a new secret; {old}", err=True)
 
 
 @app.command()

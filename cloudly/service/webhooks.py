@@ -73,6 +73,36 @@ def delete(db: Connection, name: str, by: By) -> None:
     _note(db, by, "deleted", name)
 
 
+class Rotation:
+    """A new secret: `decide` is the decision; where it was not committed, `take_back` puts back what was before it."""
+
+    def __init__(self, directory: Path, name: str, secret: str, *, overlap_s: int, by: By) -> None:
+        self._directory = directory
+        self._name = name
+        self._secret = secret
+        self._overlap_s = overlap_s
+        self._by = by
+        self._before: Kept | None = None
+
+    def decide(self, db: Connection) -> None:
+        """May be decided more than once. Raises BadOrder; then nothing was changed."""
+        webhooks.find(db, self._name)
+        found = secret_of(self._directory, self._name)
+        overlap_ms = self._overlap_s * 1000
+        kept = secrets_file.rotated(
+            found, self._secret, overlap_ms=overlap_ms, now_ms=self._by.at_ms
+        )
+        _note(db, self._by, "rotated", self._name, overlap_s=self._overlap_s)
+        if found.secret != self._secret:
+            self._before = found
+            secrets_file.add(self._directory, self._name, kept)
+
+    def take_back(self) -> None:
+        """Nobody was shown the secret: it must not be the one that signs."""
+        if self._before is not None:
+            secrets_file.take_back(self._directory, self._name, self._secret, self._before)
+
+
 def replay(db: Connection, name: str, *, since_ms: int | None, event: int | None, by: By) -> int:
     """All of its kinds since then, or one event, is told again; how many. Raises BadOrder."""
     row = webhooks.find(db, name)

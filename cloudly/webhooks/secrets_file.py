@@ -3,6 +3,7 @@
 Rules:
 - Mode 0600, replaced as a whole; the server reads it anew at each look.
 - Where several servers share a PostgreSQL, each needs the file: whichever leads delivers.
+- A secret that was replaced signs beside the new one until its time is over, so that receivers can change over.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cloudly.durable import write_durably
 from cloudly.problems import BadOrder, CloudlyProblem
 from cloudly.webhooks.signing import key_of
+from interfaces.why import when
 
 FILE = "webhooks.json"
+MOST_FORMER = 3
+"""Each costs a signature per request, and a receiver that many comparisons."""
+LONGEST_OVERLAP_S = 30 * 86_400
 
 
 class SecretsUnreadable(CloudlyProblem):
@@ -32,6 +38,39 @@ class Kept:
 
     secret: str = field(repr=False)
     allow_private: bool = False
+    former: tuple[Former, ...] = ()
+
+    def secrets_at(self, now_ms: int) -> tuple[str, ...]:
+        """Those that sign then, the present one first."""
+        return (self.secret, *(one.secret for one in self.former if now_ms < one.until_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """A secret that was replaced."""
+
+    secret: str = field(repr=False)
+    until_ms: int
+    """From then on it signs no more."""
+
+
+def rotated(kept: Kept, secret: str, *, overlap_ms: int, now_ms: int) -> Kept:
+    """With that secret from now on; the one before signs for so long beside it. 0: nothing of before signs any more.
+
+    The same once more changes nothing. Raises BadOrder when too many would sign.
+    """
+    if kept.secret == secret:
+        return kept
+    if not overlap_ms:
+        return replace(kept, secret=secret, former=())
+    still = tuple(one for one in kept.former if now_ms < one.until_ms)
+    if len(still) >= MOST_FORMER:
+        raise BadOrder(
+            f"{len(still) + 1} secrets sign already, because it was rotated so often: wait until"
+            f" {when(min(one.until_ms for one in still))}, or end all of them at once"
+        )
+    former = (*still, Former(kept.secret, now_ms + overlap_ms))
+    return replace(kept, secret=secret, former=former)
 
 
 def read(directory: Path) -> dict[str, Kept]:
@@ -40,11 +79,12 @@ def read(directory: Path) -> dict[str, Kept]:
     try:
         known = json.loads(file.read_text(encoding="ascii"))
         found = {
-            str(name): Kept(str(one["secret"]), bool(one["allow_private"]))
+            str(name): Kept(str(one["secret"]), bool(one["allow_private"]), _former(one))
             for name, one in known.items()
         }
         for one in found.values():
-            key_of(one.secret)
+            for secret in (one.secret, *(former.secret for former in one.former)):
+                key_of(secret)
     except FileNotFoundError:
         return {}
     except OSError as problem:
@@ -54,6 +94,10 @@ def read(directory: Path) -> dict[str, Kept]:
             f"{file} cannot be understood: restore it, or delete and make the webhooks again"
         ) from None
     return found
+
+
+def _former(one: Mapping[str, Any]) -> tuple[Former, ...]:
+    return tuple(Former(str(it["secret"]), int(it["until_ms"])) for it in one.get("former", ()))
 
 
 def of(directory: Path, name: str) -> Kept:
@@ -81,6 +125,14 @@ def remove(directory: Path, name: str, kept: Kept | None = None) -> None:
             _write(directory, known)
 
 
+def take_back(directory: Path, name: str, secret: str, before: Kept) -> None:
+    """That secret was not to be: what was there before is there again, unless it is another one by now."""
+    with _alone(directory):
+        known = _read(directory)
+        if name in known and known[name].secret == secret:
+            _write(directory, known | {name: before})
+
+
 def _read(directory: Path) -> dict[str, Kept]:
     try:
         return read(directory)
@@ -89,11 +141,15 @@ def _read(directory: Path) -> dict[str, Kept]:
 
 
 def _write(directory: Path, known: dict[str, Kept]) -> None:
-    content = {
-        name: {"secret": one.secret, "allow_private": one.allow_private}
-        for name, one in sorted(known.items())
-    }
+    content = {name: _document(one) for name, one in sorted(known.items())}
     write_durably(directory / FILE, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _document(kept: Kept) -> dict[str, Any]:
+    document: dict[str, Any] = {"secret": kept.secret, "allow_private": kept.allow_private}
+    if kept.former:
+        document["former"] = [asdict(one) for one in kept.former]
+    return document
 
 
 @contextmanager

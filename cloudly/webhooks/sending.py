@@ -55,7 +55,7 @@ async def send(
     request = httpx.Request(
         "POST",
         url,
-        headers=headers(kept.secret, event, at_s),
+        headers=headers(kept.secrets_at(at_s * 1000), event, at_s),
         content=event.body,
         extensions={
             "timeout": {"connect": CONNECT_S, "read": TIMEOUT_S, "write": TIMEOUT_S, "pool": TIMEOUT_S}

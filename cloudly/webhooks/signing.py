@@ -7,6 +7,7 @@ Rules:
 - An event has one id however often it is sent: who gets it twice can tell. After a restore from a backup numbers are
   given again, so the id is also of what happened.
 - The timestamp is the attempt's: a receiver refuses old ones.
+- Several signatures stand one after the other, with a space between: while a secret is replaced, both sign.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import binascii
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -73,12 +75,13 @@ def signature(secret: str, event_id: str, at_s: int, body: bytes) -> str:
     return "v1," + base64.b64encode(mac).decode()
 
 
-def headers(secret: str, event: Event, at_s: int) -> dict[str, str]:
-    """Of one attempt to send it."""
+def headers(secrets: Sequence[str], event: Event, at_s: int) -> dict[str, str]:
+    """Of one attempt to send it; with a signature by each secret, of which a receiver knows one."""
+    signed = (signature(secret, event.id, at_s, event.body) for secret in secrets)
     return {
         "content-type": "application/json",
         "user-agent": "cloudly-webhooks/1",
         "webhook-id": event.id,
         "webhook-timestamp": str(at_s),
-        "webhook-signature": signature(secret, event.id, at_s, event.body),
+        "webhook-signature": " ".join(signed),
     }

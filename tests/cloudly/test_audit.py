@@ -82,6 +82,7 @@ ORDERS: dict[str, Order] = {
     "delete_webhook": Order("webhook.deleted", first=("webhook",)),
     "enable_webhook": Order("webhook.enabled", first=("webhook", "disabled")),
     "disable_webhook": Order("webhook.disabled", first=("webhook",)),
+    "rotate_webhook": Order("webhook.rotated", {}, first=("webhook",)),
     "replay_webhook": Order("webhook.replayed", {"since_ms": 0}, first=("webhook",)),
     "test_webhook": Order("webhook.tested", first=("webhook",)),
 }  # fmt: skip
@@ -358,6 +359,7 @@ STORY: tuple[tuple[str, str, str], ...] = (
         "webhook/crm",
     ),
     ("webhook test crm", "webhook.tested", "webhook/crm"),
+    ("webhook rotate crm", "webhook.rotated", "webhook/crm"),
     ("webhook disable crm", "webhook.disabled", "webhook/crm"),
     ("webhook enable crm", "webhook.enabled", "webhook/crm"),
     ("webhook replay crm --since 2h", "webhook.replayed", "webhook/crm"),

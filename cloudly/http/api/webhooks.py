@@ -82,6 +82,16 @@ class NewWebhook(Asked):
     """It may be on the server's own machine, or in its network."""
 
 
+class RotateAsked(Asked):
+    overlap_s: int = Field(default=86_400, ge=0, le=secrets_file.LONGEST_OVERLAP_S)
+    """For so long the old secret signs too. 0: it has leaked, and nothing of before signs any more."""
+
+
+class WebhookRotated(WebhookMade):
+    old_until_ms: int | None
+    """Until then the old secret signs beside the new one. Null: it signs no more."""
+
+
 class DeliveryShown(Shown):
     event: int
     kind: str
@@ -190,6 +200,21 @@ async def disable_webhook(call: Called, webhook: NamePath) -> WebhookShown:
     """It is told nothing from now on."""
     await call.write(lambda db: service.disable(db, webhook, call.by))
     return WebhookShown(**await _found(call, webhook))
+
+
+@webhooks.on("POST", "/webhooks/{webhook}/rotate", needs=Permission.WEBHOOKS_WRITE)
+async def rotate_webhook(call: Called, webhook: NamePath, asked: RotateAsked) -> WebhookRotated:
+    """A new secret. If the answer does not come, rotate again: nobody has seen the one that was made."""
+    shown, directory = await _found(call, webhook), call.desk.settings.data_dir
+    secret, overlap_s = signing.new_secret(call.desk.world), asked.overlap_s
+    rotation = service.Rotation(directory, webhook, secret, overlap_s=overlap_s, by=call.by)
+    try:
+        await call.write(rotation.decide)
+    except Exception:
+        rotation.take_back()
+        raise
+    until_ms = call.now_ms + overlap_s * 1000 if overlap_s else None
+    return WebhookRotated(**shown, secret=secret, old_until_ms=until_ms)
 
 
 @webhooks.on("POST", "/webhooks/{webhook}/replay", needs=Permission.WEBHOOKS_WRITE)
