@@ -23,6 +23,7 @@ from tests.cloudly.api_given import NOBODY, Operator, operator, routes, seen
 from tests.cloudly.compose_files import file_of, image
 from tests.cloudly.given import HOUR_MS, UUID, Plane, code_of
 from tests.cloudly.rolling import Rolling, plan
+from tests.cloudly.test_api_webhooks import Network
 from tests.cloudly.test_governing_commands import Run
 
 pytestmark = pytest.mark.anyio
@@ -137,6 +138,7 @@ def test_every_route_that_changes_something_has_an_order_here() -> None:
 async def test_an_order_by_the_api_and_its_entry_are_one(
     plane: Plane, route: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Network(plane)  # of nobody: no story reaches the real one
     who, order = operator(plane, Role.ADMIN, "ci"), ORDERS[route.name]
     for thing in order.first:
         await makes(plane, who, thing)
@@ -159,7 +161,8 @@ async def test_an_order_by_the_api_and_its_entry_are_one(
     assert code_of(refused) == (409, "conflict"), refused.text
     assert unchanged == before  # no deed without its entry
     assert done.is_success, done.text
-    assert [(act["act"], act["actor"]) for act in acts] == [(order.act, "api/ci")]
+    assert [act["act"] for act in acts][:1] == [order.act]
+    assert {act["actor"] for act in acts} == {"api/ci"}
     kind, _, name = acts[0]["object"].partition("/")
     assert kind == order.act.partition(".")[0].replace("_", "-")
     assert name

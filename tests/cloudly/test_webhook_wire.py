@@ -363,7 +363,8 @@ Delivering._taken = taken
 def test_a_server_killed_between_sending_and_marking_sends_it_again_with_the_same_id(
     cli: Cli, receiver: Loopback
 ) -> None:
-    secret = cli("webhook", "create", "crm", receiver.url, "--allow-private")
+    kind = ("--kind", "node.enrolled")  # that a join token was made is told too
+    secret = cli("webhook", "create", "crm", receiver.url, "--allow-private", *kind)
     token = cli("token", "create")
     served = _serve(cli, KILLED)
     _enroll(served, token)  # told in the transaction of the enrollment
