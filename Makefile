@@ -12,7 +12,7 @@ UV     := uv==0.13.9
 AT_ONCE ?= -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check power-cuts kills fault-sweep fuzz load bench bench-fleet lock lock-check docs docs-check check-arm image clean
+.PHONY: help setup run demo test check power-cuts kills fault-sweep fuzz load fleet bench bench-fleet lock lock-check docs docs-check check-arm image clean
 
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ fault-sweep: $(READY) ## Let the disk fail at every call of a story, with every 
 
 load: $(READY) ## 500 devices, an agent and a Supervisor each, at one Cloudly (10 minutes; DEVICES=n)
 	@$(BIN)/python -m tests.load.run_load --devices $(or $(DEVICES),500)
+
+fleet: $(READY) ## 10,000 devices with a real agent each through a good and a bad rollout, in simulated time (DEVICES=n SEED=n RATE=0.03 RUNS=n)
+	@$(BIN)/python -m tests.fleet --devices $(or $(DEVICES),10000) --rate $(or $(RATE),0.03) --runs $(or $(RUNS),1000) $(if $(SEED),--seed $(SEED))
 
 FUZZ ?= --seconds 3600
 

@@ -3,7 +3,8 @@
 Rules:
 - What has been done is in `Kept` at once; what is being done shows in `Fleeting`, and is gone when it is cancelled.
 - A restart of the Supervisor does not touch containers; a reboot of the host starts them again (`restart: always`).
-- A service misbehaves as its label `io.baseos.simulator.behaviour` says, or as it was told over the control port.
+- A service misbehaves as its label `io.baseos.simulator.behaviour` says, or as it was told over the control port; or
+  all services of one release do, which fails on this device and not on others.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Engine:
     teller: Teller
     notify: Callable[[ContainerEvent, Container], None]
     told_behaviours: dict[str, Behaviour] = field(default_factory=dict)
+    behaviours_here: dict[str, Behaviour] = field(default_factory=dict)
+    """How a release behaves on this device, whatever else is said; by its commit."""
     starts: Counter[str] = field(default_factory=Counter)
     """How often each container was started, by its id."""
     registry: Registry | None = None
@@ -75,8 +78,10 @@ class Engine:
         """Let recorded time pass, at the simulator's speed."""
         await self.world.sleep(seconds / self.speed)
 
-    def behaviour(self, service: str, labels: dict[str, str]) -> Behaviour:
+    def behaviour(self, service: str, labels: dict[str, str], commit: str | None) -> Behaviour:
         """What it was told to do, else what its label says; a label that nobody knows says nothing."""
+        if commit in self.behaviours_here:
+            return self.behaviours_here[commit]
         label = labels.get(BEHAVIOUR_LABEL, "")
         labelled = Behaviour(label) if label in list(Behaviour) else Behaviour.WELL
         return self.told_behaviours.get(service, labelled)
@@ -104,9 +109,10 @@ class Engine:
         self.fleeting.update_downloaded = True
 
     async def _ask_registry(self, step: Fetch, works: list[Work]) -> None:
-        for (_, service), work in zip(step.wanted, works, strict=True):
+        for (app, service), work in zip(step.wanted, works, strict=True):
+            labels = dict(service.labels)
             try:
-                if self.behaviour(service.name, dict(service.labels)) is Behaviour.PULL_FAILS:
+                if self.behaviour(service.name, labels, app.commit) is Behaviour.PULL_FAILS:
                     await self.spend(self.timings.refuse_s)
                     raise PullRefusedError.unknown(service.image)
                 if self.registry is not None:
@@ -167,7 +173,7 @@ class Engine:
         self.teller.container("Starting service", container)
         await self.spend(self.timings.start_s)
         self.fleeting.services.pop(container.id, None)
-        if self.behaviour(container.service, container.labels) is Behaviour.NEVER_STARTS:
+        if self._behaviour_of(container) is Behaviour.NEVER_STARTS:
             self.journal.engine("error", f"Handler for POST /containers/{container.id[:12]}/start")
             self.teller.container("Failed to start service", container, NEVER_STARTED)
             raise ApplyError(f"cannot start {container.service}")
@@ -246,8 +252,10 @@ class Engine:
         )
 
     def _crashes(self, container: Container) -> bool:
-        behaviour = self.behaviour(container.service, container.labels)
-        return behaviour is Behaviour.CRASH_AFTER_START
+        return self._behaviour_of(container) is Behaviour.CRASH_AFTER_START
+
+    def _behaviour_of(self, container: Container) -> Behaviour:
+        return self.behaviour(container.service, container.labels, container.image.commit)
 
     @contextmanager
     def _busy(self, works: list[Work]) -> Iterator[None]:

@@ -255,6 +255,10 @@ class Supervisor:
         for container in self.kept.containers:
             self._give_life(container)
 
+    def misbehave_with(self, commit: str, behaviour: Behaviour) -> None:
+        """On this device every service of that release behaves like that."""
+        self.engine.behaviours_here[commit] = behaviour
+
     def _lock_deleted(self, lock: Path) -> None:
         self.note("lock-deleted", {"name": lock.name})
 

@@ -41,7 +41,7 @@ class Verdict:
 def judge(cloud: Cloud, devices: list[Device], ledger: Ledger) -> Verdict:
     verdict = Verdict()
     events = cloud.events()
-    verdict.faults += _order(events)
+    verdict.faults += out_of_order(events)
     if cloud.told.superseded_answered:
         verdict.faults.append(
             f"a superseded writer was answered {cloud.told.superseded_answered} x"
@@ -130,7 +130,7 @@ def _damage(device: Device) -> list[str]:
         return [str(problem)]
 
 
-def _order(events: Iterable[tuple[str, str, dict[str, Any]]]) -> list[str]:
+def out_of_order(events: Iterable[tuple[str, str, dict[str, Any]]]) -> list[str]:
     """Each fact once, in order, each chained to the one before it unless a gap lies between."""
     faults = []
     for (epoch, lane, before), (e, la, after) in pairwise(events):

@@ -15,44 +15,28 @@ from cloudly.rollouts.evidence import failures_to_halt, must_halt, sample
 from cloudly.rollouts.phases import Phase
 from cloudly.rollouts.plan import HaltPolicy, Plan
 from cloudly.rollouts.windows import is_open, window
-from tests.rollouts.simulated import MINUTE, T0, Simulation, fleet
+from tests.rollouts.seeds import SMALL, false_halts
+from tests.rollouts.simulated import T0, Simulation, fleet
 
-SMALL = fleet(80)
 LARGE = fleet(1000)
 NORMAL_RUNS, MANY_RUNS = range(1000), range(1000, 5000)
 
 
-def false_halts(seeds: range, *, plan: Plan, rate: float) -> int:
-    halts = 0
-    for seed in seeds:
-        run = Simulation(seed, plan, SMALL, rate, every_ms=10 * MINUTE)
-        ended = run.run()
-        halts += ended.state == "halted"
-        assert ended.state == "completed" or "failed" in ended.reason, f"seed {seed}: {ended}"
-        assert ended.state in {"completed", "halted"}, f"seed {seed}: {ended}"
-        if ended.state == "completed":
-            assert ended.granted == len(SMALL), f"seed {seed}: somebody was forgotten"
-    return halts
-
-
-AT_BASE = Plan(concurrency=30, halt=HaltPolicy(base_rate=0.05, worst_rate=0.2))
-
-
 def test_at_the_base_rate_fewer_than_one_run_in_a_hundred_is_halted() -> None:
-    halts = false_halts(NORMAL_RUNS, plan=AT_BASE, rate=0.05)
+    halts = false_halts(NORMAL_RUNS)
 
     assert halts < 10
 
 
 def test_the_same_runs_with_more_failures_are_halted_so_the_test_can_fail() -> None:
-    halts = false_halts(range(20), plan=AT_BASE, rate=0.5)
+    halts = false_halts(range(20), rate=0.5)
 
     assert halts == 20
 
 
 @pytest.mark.slow
 def test_at_the_base_rate_fewer_than_one_run_in_a_hundred_is_halted_over_many_more_seeds() -> None:
-    assert false_halts(MANY_RUNS, plan=AT_BASE, rate=0.05) < 40
+    assert false_halts(MANY_RUNS) < 40
 
 
 @pytest.mark.parametrize(

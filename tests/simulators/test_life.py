@@ -180,6 +180,25 @@ def test_a_service_can_be_told_to_misbehave_while_it_runs(in_a_lab: InALab) -> N
     in_a_lab(story)
 
 
+def test_a_release_can_fail_on_one_device_and_its_way_back_does_not(in_a_lab: InALab) -> None:
+    async def story(lab: Lab) -> None:
+        await lab.apply(target(1))
+        lab.supervisor.misbehave_with(COMMITS[2], Behaviour.NEVER_STARTS)
+        assert lab.source is not None
+        lab.source.set_target(target(2))
+        await lab.update()
+        await lab.pass_(60)
+        assert (await lab.get("/v1/device"))["update_failed"]
+
+        await lab.apply(target(1))
+
+        state = await lab.get("/v2/state/status")
+        assert (state["appState"], state["release"]) == ("applied", COMMITS[1])
+        assert state["containers"][0]["status"] == "Running"
+
+    in_a_lab(story)
+
+
 def test_after_a_new_key_the_container_is_recreated_at_the_next_apply(in_a_lab: InALab) -> None:
     async def story(lab: Lab) -> None:
         await lab.apply(target(1))
