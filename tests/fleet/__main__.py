@@ -7,6 +7,7 @@ simulated time. What is not as in life is in `device.hurry_less`, `cloud.LOOK_S`
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from interfaces.world import RealWorld, now_ms
@@ -16,13 +17,15 @@ from tests.fleet.scenes import Asked
 from tests.rollouts.seeds import false_halts
 
 FEWEST = 20
+MANY = 500
+"""Fewer devices are quicker in one process, and the same seed plays the same story."""
 
 
 def main() -> int:
     asked = _arguments()
     fleet = Asked(asked.devices, asked.seed, asked.rate)
     _tell(f"fleet: {fleet.devices} devices, seed {fleet.seed}, bad on {fleet.rate:.1%} of them")
-    done = run(fleet, _tell)
+    done = run(fleet, _tell, workers=asked.workers)
     verdict = verdicts.judge(done)
     if asked.runs:
         verdicts.check_false_halts(verdict, false_halts(range(asked.runs)), asked.runs)
@@ -45,7 +48,14 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rate", type=float, default=0.03, help="of devices that go wrong")
     parser.add_argument("--runs", type=int, default=1000, help="of the engine alone; 0: none")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that hold the devices; 0: this one; by default one per core",
+    )
     asked = parser.parse_args()
+    if asked.workers is None:
+        asked.workers = 0 if asked.devices < MANY else os.cpu_count() or 1
     if asked.devices < FEWEST:
         parser.error(f"--devices {asked.devices}: a fleet has at least {FEWEST}")
     if not 0 < asked.rate <= 1:

@@ -21,7 +21,7 @@ from journal.facts import Fact, Lane
 from journal.reader import Reader, open_reader
 from journal.recall import recall
 from tests.fleet.cloud import Cloud
-from tests.fleet.device import Device
+from tests.fleet.witness import Witness
 from tests.fuzz.judge import out_of_order
 
 NEVER_ADMITTED = "never admitted"
@@ -60,7 +60,7 @@ class Accounts:
         return not self.faults and sum(self.rows.values()) == self.devices
 
 
-def account(cloud: Cloud, devices: Sequence[Device], scene: Scene, expected: int) -> Accounts:
+def account(cloud: Cloud, devices: Sequence[Witness], scene: Scene, expected: int) -> Accounts:
     """`expected`: how many devices there must be."""
     accounts = Accounts(expected)
     grants, nodes = cloud.grants(scene.rollout), cloud.nodes()
@@ -93,7 +93,7 @@ def _believed(reader: Reader, commit: str) -> str:
     return ""
 
 
-def _why_not(device: Device, scene: Scene, row: str, state: str) -> str:
+def _why_not(device: Witness, scene: Scene, row: str, state: str) -> str:
     """Why the device is not where Cloudly has it; empty: it is."""
     before = scene.before[device.uuid]
     if row == Outcome.DARK:
@@ -144,7 +144,7 @@ def _events(cloud: Cloud, node: int) -> Iterator[Event]:
             yield epoch, lane, event
 
 
-def _compare(accounts: Accounts, device: Device, reader: Reader, there: list[Event]) -> None:
+def _compare(accounts: Accounts, device: Witness, reader: Reader, there: list[Event]) -> None:
     """No fact lost, none twice, none that the device never wrote."""
     accounts.faults += [f"{device.uuid}: {fault}" for fault in out_of_order(there)]
     for lane in Lane:
@@ -163,7 +163,7 @@ def _compare(accounts: Accounts, device: Device, reader: Reader, there: list[Eve
         accounts.faults += _not_told(device, left)
 
 
-def _not_told(device: Device, left: Sequence[Fact]) -> Iterator[str]:
+def _not_told(device: Witness, left: Sequence[Fact]) -> Iterator[str]:
     """Only how a run of the agent ended is told with its next start; of a dead device also what came last."""
     for fact in left:
         if not device.dead and not fact.stream.startswith("heartbeat/"):

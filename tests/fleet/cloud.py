@@ -102,8 +102,10 @@ class Cloud:
     def live(self, rollout: int) -> Rollout:
         return self.store.read_now(lambda db: counters.live(db, story.recall(db, rollout)))
 
-    def facts(self, rollout: int) -> list[Any]:
-        return self.store.read_now(lambda db: story.facts(db, rollout))
+    def going_back(self, rollout: int) -> int:
+        """Orders of it that need a rollback and have not ended."""
+        query = "SELECT count(*) AS many FROM deployment WHERE rollout=? AND needs_rollback=1 AND closed=0"
+        return int(self.rows(query, rollout)[0]["many"])
 
     def grants(self, rollout: int) -> dict[str, dict[str, Any]]:
         """By node."""

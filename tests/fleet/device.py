@@ -25,7 +25,7 @@ from baserunner.app_update import machine as app_update
 from baserunner.pace import next_heartbeat_s
 from baserunner.settings import Settings
 from interfaces.world import new_id
-from journal import connection, reserve
+from journal import connection, reserve, schema
 from simulators.supervisor import (
     BackendSetup,
     BackendTargets,
@@ -210,3 +210,4 @@ def hurry_less(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(updates, "HOLD_EVERY_S", 600.0)
     patch.setattr(reserve, "BYTES", 4096)
     patch.setattr(connection, "WAL_BYTES", 0)
+    patch.setattr(schema, "FREE_PAGES_BYTES", 4096)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib.util
 import logging
+import resource
 import shutil
 import sys
 import tempfile
@@ -18,10 +20,11 @@ import pytest
 
 from interfaces.world import RealWorld
 from simulators.fleet.gauge import Cost
-from simulators.world import run_virtual
 from tests.fleet.cloud import Cloud
 from tests.fleet.device import Device, Ground, hurry_less
 from tests.fleet.scenes import EVERY_S, Asked, Look, Played, Story, fates
+from tests.fleet.shards import ConductorLoop, FarFleet
+from tests.fleet.witness import Fleet, NearFleet
 
 REAL = RealWorld()
 
@@ -35,7 +38,7 @@ class Run:
     wall_s: float
     cpu_s: float
     memory_mb: float
-    """Of the process, at the end."""
+    """Of all processes, at the end."""
     disk_mb: float
     """The journals of all devices and Cloudly's database."""
     wakes: int
@@ -45,8 +48,11 @@ class Run:
 def run(
     asked: Asked,
     say: Callable[[str], None] = lambda _: None,
-    look: Look = lambda _story, _scene: None,
+    look: Look = lambda _story, _scene, _witnesses: None,
+    *,
+    workers: int = 0,
 ) -> Run:
+    """`workers`: processes that hold the devices; 0: this one does."""
     room = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a directory of our own in it
     root = Path(tempfile.mkdtemp(prefix="fleet-", dir=room))
     logging.disable(logging.CRITICAL)  # ten thousand agents share the logger of one process
@@ -55,50 +61,60 @@ def run(
             hurry_less(patch)
             if importlib.util.find_spec("sniffio") is None:  # httpx looks for it at each request
                 patch.setitem(sys.modules, "sniffio", None)
-            return _run(asked, root, say, look)
+            return _run(asked, root, say, look, workers)
     finally:
         logging.disable(logging.NOTSET)
         shutil.rmtree(root)
 
 
-def _run(asked: Asked, root: Path, say: Callable[[str], None], look: Look) -> Run:
+def _run(asked: Asked, root: Path, say: Callable[[str], None], look: Look, workers: int) -> Run:
     began_s, cost = REAL.monotonic(), Cost.now()
+    homes = root / "devices"
+    far = FarFleet.hire(workers, asked.devices, homes, fates(asked), EVERY_S)
+
+    def told(what: str) -> None:
+        passed_s = REAL.monotonic() - began_s
+        say(f"{anyio.current_time() / 3600:6.2f} h {passed_s:7.1f} s  {what}")
 
     async def story() -> tuple[Story, float]:
         cloud = Cloud(root, seed=asked.seed, every_s=EVERY_S)
-        ground = Ground(
-            root / "devices",
-            cloud.transport,
-            cloud.join_token(asked.devices),
-            EVERY_S,
-            fates(asked),
-        )
-
-        def told(what: str) -> None:
-            passed_s = REAL.monotonic() - began_s
-            say(f"{anyio.current_time() / 3600:6.2f} h {passed_s:7.1f} s  {what}")
-
+        token = cloud.join_token(asked.devices)
+        fleet: Fleet = far
+        loop = asyncio.get_running_loop()
+        if workers and isinstance(loop, ConductorLoop):
+            far.join(loop, cloud.transport, token)
+        else:
+            ground = Ground(homes, cloud.transport, token, EVERY_S, fates(asked))
+            fleet = NearFleet([Device(number, ground) for number in range(asked.devices)])
         try:
-            devices = [Device(number, ground) for number in range(asked.devices)]
-            fleet = Story(asked, cloud, devices, told, look)
+            played = Story(asked, cloud, fleet, told, look)
             with _tuned():
-                await fleet.run()
-            return fleet, anyio.current_time() / 3600
+                await played.run()
+            return played, anyio.current_time() / 3600
         finally:
             cloud.store.close()
 
-    fleet, hours = run_virtual(story)
-    now = Cost.now()
+    try:
+        played, hours = anyio.run(story, backend_options={"loop_factory": ConductorLoop})
+        memory_mb = (Cost.now().memory_bytes + far.memory_bytes) / 1e6
+    finally:
+        far.dismiss()
     return Run(
         asked,
-        fleet.played,
+        played.played,
         hours,
         REAL.monotonic() - began_s,
-        now.cpu_s - cost.cpu_s,
-        now.memory_bytes / 1e6,
+        Cost.now().cpu_s - cost.cpu_s + _cpu_of_workers_s(),
+        memory_mb,
         sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) / 1e6,
-        sum(device.wakes for device in fleet.devices),
+        played.wakes,
     )
+
+
+def _cpu_of_workers_s() -> float:
+    """Of those that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @contextmanager

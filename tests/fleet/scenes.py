@@ -14,8 +14,8 @@ from cloudly.rollouts.phases import Phase
 from cloudly.rollouts.plan import HaltPolicy, Plan
 from tests.fleet.accounts import Accounts, Scene, account
 from tests.fleet.cloud import Cloud, commit_of, image_of
-from tests.fleet.device import Device
 from tests.fleet.fates import Fates
+from tests.fleet.witness import Fleet, Witness
 
 EVERY_S = 3600.0
 """Between two heartbeats of a device, as Cloudly sets it; a tenth more or less by the agent's own jitter."""
@@ -104,20 +104,20 @@ class Story:
 
     asked: Asked
     cloud: Cloud
-    devices: list[Device]
+    fleet: Fleet
     say: Callable[[str], None]
     look: Look
     """Shown each rollout that has ended, while the fleet still lives."""
     played: list[Played] = field(default_factory=list)
+    wakes: int = 0
+    """How often an agent was started."""
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.cloud.recurring.run)
-            for device in self.devices:
-                after_s = EVERY_S * device.number / len(self.devices)
-                tasks.start_soon(device.live, after_s)
+            self.fleet.start(tasks, within_s=EVERY_S)
             await self._everybody_is_there()
-            await self._roll_out(GOOD, good_plan(len(self.devices)))
+            await self._roll_out(GOOD, good_plan(self.asked.devices))
             await self._roll_out(BAD, bad_plan())
             tasks.cancel_scope.cancel()
 
@@ -127,13 +127,14 @@ class Story:
 
     async def _roll_out(self, version: str, plan: Plan) -> None:
         cloud, began_s = self.cloud, anyio.current_time()
+        before = await self.fleet.witnesses()
         rollout = cloud.create(plan, cloud.release(version))
         scene = Scene(
             rollout,
             commit_of(version),
             image_of(version),
-            {device.uuid: device.running for device in self.devices},
-            frozenset(device.uuid for device in self.devices if device.dead),
+            {device.uuid: device.running for device in before},
+            frozenset(device.uuid for device in before if device.dead),
         )
         told = cloud.dry_run(rollout)
         cloud.start(rollout)
@@ -146,8 +147,10 @@ class Story:
         # After a halt each device checks in at least once more: to be left alone, or to be turned back.
         rest_s = 1.2 * EVERY_S if ended.state == "halted" else 0.0
         admitted_after = await self._until_settled(rollout, rest_s=rest_s) - ended.granted
-        accounts = account(cloud, self.devices, scene, self.asked.devices)
-        self.look(self, scene)
+        after = await self.fleet.witnesses()
+        accounts = account(cloud, after, scene, self.asked.devices)
+        self.wakes = sum(device.wakes for device in after)
+        self.look(self, scene, after)
         self.played.append(Played(version, told, ended, admitted_after, accounts, hours))
 
     async def _until_over(self, rollout: int) -> Rollout:
@@ -161,9 +164,12 @@ class Story:
             await self._sleep(LOOK_S)
 
     async def _until_settled(self, rollout: int, *, rest_s: float) -> int:
-        """For so long, and until nobody is in flight. How many orders were given in all."""
+        """For so long, until nobody is in flight, nor on its way back. How many orders were given in all."""
         await self._sleep(rest_s)
         while self.cloud.live(rollout).in_flight:
+            await self._sleep(LOOK_S)
+        until_s = anyio.current_time() + 2 * EVERY_S
+        while rest_s and self.cloud.going_back(rollout) and anyio.current_time() < until_s:
             await self._sleep(LOOK_S)
         await self._sleep(TOLD_S)
         return self.cloud.live(rollout).granted
@@ -172,7 +178,7 @@ class Story:
         await self.cloud.world.sleep(seconds)
 
 
-Look = Callable[[Story, Scene], None]
+Look = Callable[[Story, Scene, list[Witness]], None]
 
 
 def fates(asked: Asked) -> Fates:
