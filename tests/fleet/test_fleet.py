@@ -21,7 +21,7 @@ from tests.fleet.witness import Witness
 
 pytestmark = pytest.mark.slow
 
-DEVICES, SEED = 60, 5
+DEVICES, SEED = 100, 5
 ASKED = Asked(DEVICES, SEED, rate=0.25, base_rate=0.03)
 """More bad ones than in a real fleet: a small one has to halt too, and has to know each kind of end."""
 Tamper = Callable[[Story, Scene, list[Witness]], None]
