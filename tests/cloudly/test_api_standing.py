@@ -119,7 +119,7 @@ async def test_a_retired_node_is_refused_and_readmitted(plane: Plane) -> None:
 
 
 @pytest.mark.parametrize("order", ["quarantine", "retire"])
-@pytest.mark.parametrize("reason", [None, "", "  ", "x" * 501, "a\nb", "\x00", 7])
+@pytest.mark.parametrize("reason", [None, "", "  ", "x" * 501, "a\x1bb", "\x00", 7])
 async def test_without_a_reason_that_can_be_read_nothing_happens(
     plane: Plane, order: str, reason: Any
 ) -> None:
