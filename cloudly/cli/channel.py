@@ -23,19 +23,20 @@ ChannelArgument = Annotated[
 ReleaseArgument = Annotated[
     str, typer.Argument(metavar="RELEASE", help="A version, a commit, or its first digits.")
 ]
+Approvals = Annotated[
+    int | None, typer.Option(help="How many persons must say yes before a release is published.")
+]
+SecondPerson = Annotated[
+    bool, typer.Option("--second-person", help="The yes of who proposed it does not count.")
+]
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, dot, dash.")],
     *,
-    approvals: Annotated[
-        int | None,
-        typer.Option(help="How many persons must say yes before a release is published."),
-    ] = None,
-    second_person: Annotated[
-        bool, typer.Option("--second-person", help="The yes of who proposed it does not count.")
-    ] = False,
+    approvals: Approvals = None,
+    second_person: SecondPerson = False,
     by: ByOption = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -50,6 +51,43 @@ def create(
             )
         )
     typer.echo(f"channel {name} is made")
+
+
+@app.command()
+def policy(
+    channel: ChannelArgument,
+    *,
+    approvals: Approvals = None,
+    second_person: SecondPerson = False,
+    by: ByOption = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Change how many must say yes; it counts for what is not published yet. Without options: nobody."""
+    from cloudly.store.governance import channel_policy, channels
+
+    who = by_now(by)
+
+    def work(db: Connection) -> Row:
+        row = channels.find(db, channel)
+        channel_policy.set_policy(
+            db, row, who, approvals_needed=approvals, second_person=second_person
+        )
+        return channels.find(db, channel)
+
+    with opened(data_dir) as store:
+        row = dict(store.write_now(work))
+    typer.echo(f"channel {channel}: approvals {_needs(row)}")
+
+
+@app.command()
+def remove(channel: ChannelArgument, *, by: ByOption = None, data_dir: DataDir = None) -> None:
+    """Remove a channel that no fleet follows and that has no floor. What it published stays where it runs."""
+    from cloudly.store.governance import channel_policy, channels
+
+    who = by_now(by)
+    with opened(data_dir) as store:
+        store.write_now(lambda db: channel_policy.remove(db, channels.find(db, channel), who))
+    typer.echo(f"channel {channel} is removed; the audit keeps what was said in it")
 
 
 @app.command("list")
@@ -265,13 +303,10 @@ def decide(
     work: Callable[[Connection, Row, int], Entry],
 ) -> Entry:
     """One decision about a release in a channel, by their names. Raises BadOrder."""
-    from cloudly.store.governance import channels
-    from cloudly.store.releases import find_release
+    from cloudly.service import channels
 
     with opened(data_dir) as store:
-        return store.write_now(
-            lambda db: work(db, channels.find(db, channel), find_release(db, release))
-        )
+        return store.write_now(lambda db: channels.decide(db, channel, release, work))
 
 
 def change(

@@ -23,6 +23,7 @@ from cloudly.cli.rollout_plan import plan_of, seconds, share
 if TYPE_CHECKING:
     from cloudly.rollouts.dry_run import DryRun
     from cloudly.rollouts.plan import Plan
+    from cloudly.service.rollout_orders import Ask
 
 Version = Annotated[
     str, typer.Argument(metavar="VERSION", help="Of a release, or its commit; see `release list`.")
@@ -118,8 +119,10 @@ def create(  # noqa: PLR0913 - one per part of a plan
         download_deadline_s=download_deadline,
         max_apply_attempts=max_apply_attempts,
     ).model_dump_json()
+    from cloudly.service.rollout_orders import Ask
+
     who = user() if by is None else by
-    made = _made(data_dir, version=version, plan=said, policy=policy, who=who, start=start)
+    made = _made(data_dir, Ask(version, said, policy, who, start))
     if as_json:
         print_json(made)
         return
@@ -133,27 +136,18 @@ def create(  # noqa: PLR0913 - one per part of a plan
         )
 
 
-def _made(  # noqa: PLR0913 - what the rollout is
-    data_dir: Path | None, *, version: str, plan: Plan, policy: str, who: str, start: bool
-) -> dict[str, Any]:
+def _made(data_dir: Path | None, ask: Ask) -> dict[str, Any]:
     """The rollout, as it is shown; made, and started too, in one decision."""
-    from cloudly.rollouts import orders
-    from cloudly.store.releases import find_release
-    from cloudly.store.rollouts import listing, making, story
+    from cloudly.service import rollout_orders
+    from cloudly.store.rollouts import listing
     from interfaces.world import RealWorld, new_id, now_ms
 
     world = RealWorld()
     now = now_ms(world)
 
     def work(db: Any) -> dict[str, Any]:
-        release = find_release(db, version)
-        new = making.NewRollout(plan, release, policy, who, new_id(world), now)
-        number = making.create(db, new).number
-        if start:
-            story.order(
-                db, number, lambda rollout, plan: orders.start(rollout, plan, by=who), now_ms=now
-            )
-        return listing.shown(db, number, now)
+        made = rollout_orders.create(db, ask, salt=new_id(world), now_ms=now)
+        return listing.shown(db, made.number, now)
 
     with opened(data_dir) as store:
         return store.write_now(work)

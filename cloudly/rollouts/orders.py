@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloudly.governance import people
 from cloudly.problems import BadOrder
 from cloudly.rollouts.belief import Rollout
 from cloudly.rollouts.counting import Decision
 from cloudly.rollouts.machine import CHART
 from cloudly.rollouts.plan import Plan
 
-MOST = 500
-"""Characters of a reason or a note."""
 ORDERS = {
     "approval-asked": "ask for approval",
     "approved": "approve",
@@ -53,7 +52,7 @@ def create(  # noqa: PLR0913 - all of them are the rollout's identity
         "release": release,
         "version": version,
         "salt": salt,
-        "by": _person(by),
+        "by": people.person(by),
         "plan": plan.text(),
         "needs_approval": plan.needs_approval,
     }
@@ -66,7 +65,7 @@ def ask_approval(rollout: Rollout, *, by: str) -> Decision:
 
 def approve(rollout: Rollout, plan: Plan, *, by: str, note: str = "") -> Decision:
     _must_be_another(rollout, plan, by)
-    return _order(rollout, "approved", by=by, note=_text(note, "note"))
+    return _order(rollout, "approved", by=by, note=people.note(note, "note"))
 
 
 def refuse(rollout: Rollout, *, by: str, reason: str) -> Decision:
@@ -86,7 +85,7 @@ def approve_phase(rollout: Rollout, plan: Plan, *, by: str, note: str = "") -> D
     """The yes that `awaiting-phase-approval` waits for; after the last phase, to its completion."""
     _must_be_another(rollout, plan, by)
     return _order(
-        rollout, "phase-approved", by=by, phase=rollout.phase + 1, note=_text(note, "note")
+        rollout, "phase-approved", by=by, phase=rollout.phase + 1, note=people.note(note, "note")
     )
 
 
@@ -97,7 +96,9 @@ def pause(rollout: Rollout, *, by: str, reason: str) -> Decision:
 def resume(rollout: Rollout, *, by: str, reason: str = "") -> Decision:
     """After a halt the evidence starts afresh, so that needs a reason; after a pause it need not."""
     said = (
-        _said(reason, "resume", "reason") if rollout.state == "halted" else _text(reason, "reason")
+        _said(reason, "resume", "reason")
+        if rollout.state == "halted"
+        else people.note(reason, "reason")
     )
     return _order(rollout, "resumed", by=by, reason=said)
 
@@ -136,27 +137,17 @@ def _order(rollout: Rollout, kind: str, *, by: str, **data: Any) -> Decision:
         raise BadOrder(
             f"{ORDERS[kind]} rollout {rollout.rollout}: it is {rollout.state}; now one may: {may}"
         )
-    return Decision(kind, {"by": _person(by), **data})
+    return Decision(kind, {"by": people.person(by), **data})
 
 
 def _must_be_another(rollout: Rollout, plan: Plan, by: str) -> None:
-    if plan.second_person and by.strip().casefold() == rollout.created_by.casefold():
+    if plan.second_person and people.key(by) == people.key(rollout.created_by):
         raise BadOrder(
             f"approve rollout {rollout.rollout}: {by} created it, and its plan wants a second person"
         )
 
 
-def _person(by: str) -> str:
-    return _said(by, "order", "name of who orders")
-
-
 def _said(text: str, order: str, what: str) -> str:
     if not text.strip():
         raise BadOrder(f"{order}: say the {what}; it is kept with the rollout's story")
-    return _text(text, what)
-
-
-def _text(text: str, what: str) -> str:
-    if len(text) > MOST:
-        raise BadOrder(f"the {what} is {len(text)} characters long; at most {MOST}")
-    return text.strip()
+    return people.note(text, what)

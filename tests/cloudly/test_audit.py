@@ -442,6 +442,8 @@ STORY: tuple[tuple[str, str, str], ...] = (
     ("release take-back 2.0.0 --channel two --by ben", "channel.word_taken_back", "channel/two"),
     ("release unban 2.0.0", "release.unbanned", "release/2.0.0"),
     ("channel publish two 2.0.0", "channel.published", "channel/two"),
+    ("channel policy two --approvals 2", "channel.policy_set", "channel/two"),
+    ("channel remove two", "channel.removed", "channel/two"),
     ("rollout create 2.0.0 --needs-approval", "rollout.created", "rollout/1"),
     ("rollout ask-approval 1", "rollout.approval_asked", "rollout/1"),
     ("rollout refuse 1 --reason no", "rollout.refused", "rollout/1"),

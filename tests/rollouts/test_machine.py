@@ -214,7 +214,7 @@ def test_an_order_stands_where_the_same_person_gave_it_last_in_the_same_words() 
 def test_an_order_has_a_name_and_a_reason(order: Any) -> None:
     with pytest.raises(BadOrder, match="say the reason"):
         order(admitting(), by="ben", reason="  ")
-    with pytest.raises(BadOrder, match="say the name"):
+    with pytest.raises(BadOrder, match="say who orders it"):
         order(admitting(), by="", reason="smoke")
     with pytest.raises(BadOrder, match="at most 500"):
         order(admitting(), by="ben", reason="x" * 501)

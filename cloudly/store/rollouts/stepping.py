@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cloudly.governance.people import LONGEST_TEXT
 from cloudly.rollouts.counting import Decision, Observed
 from cloudly.rollouts.engine import BY, next_facts
 from cloudly.rollouts.machine import COUNTING, RUNNING
-from cloudly.rollouts.orders import MOST
 from cloudly.store.governance.bans import banned
 from cloudly.store.rollouts import observing, sweeping
 from cloudly.store.rollouts.observing import Beside
@@ -59,7 +59,7 @@ def _next(db: Connection, known: Story, beside: Beside, now_ms: int) -> Decision
             return decisions[0]
         why = banned(db, known.release) if known.believed.state in RUNNING else ""
         if why:
-            return Decision("paused", {"by": BY, "reason": f"its release was banned: {why}"[:MOST]})
+            return Decision("paused", {"by": BY, "reason": f"its release was banned: {why}"[:LONGEST_TEXT]})
         for decision in decisions:
             return decision
     for note in observing.late(db, known):
