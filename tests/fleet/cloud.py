@@ -19,7 +19,7 @@ from cloudly.settings import Settings
 from cloudly.store import wanted
 from cloudly.store.join_tokens import NewToken
 from cloudly.store.join_tokens import create as create_token
-from cloudly.store.rollouts import counters, listing, making, story
+from cloudly.store.rollouts import counters, given, listing, making, story
 from cloudly.store.store import FILE, Store
 from cloudly.store.wanted import NewRelease
 from cloudly.tokens import new_join_token
@@ -109,7 +109,7 @@ class Cloud:
 
     def grants(self, rollout: int) -> dict[str, dict[str, Any]]:
         """By node."""
-        rows = self.store.read_now(lambda db: listing.grants(db, rollout))
+        rows = self.store.read_now(lambda db: given.grants(db, rollout))
         return {row["node"]: row for row in rows}
 
     def nodes(self) -> dict[str, int]:

@@ -112,8 +112,7 @@ class Seen:
         return replace(self.done, played=[self.of(GOOD), bad])
 
 
-@pytest.fixture(scope="module")
-def seen() -> Seen:
+def play() -> Seen:
     tampered: dict[Tamper, Accounts] = {}
 
     def look(story: Story, scene: Scene, devices: list[Witness]) -> None:
@@ -131,60 +130,48 @@ def broken(done: Run) -> list[str]:
     return [promise for kept, promise in judge(done).seen if not kept]
 
 
-def test_every_promise_is_kept(seen: Seen) -> None:
+def test_a_fleet_is_played_and_its_verdict_can_be_broken(subtests: pytest.Subtests) -> None:
+    """One test, because who runs tests side by side would play the fleet once in each process."""
+    seen = play()
     print("\n".join([*lines(judge(seen.done)), *faults(seen.done)]))  # noqa: T201
 
-    assert broken(seen.done) == []
+    with subtests.test("every promise is kept"):
+        assert broken(seen.done) == []
+    with subtests.test("the good release reaches everybody, and the bad one few"):
+        good, bad = seen.of(GOOD), seen.of(BAD)
+        assert good.accounts.rows[NEVER_ADMITTED] == 0
+        assert good.accounts.rows[Outcome.SUCCEEDED] > 0.9 * DEVICES
+        assert bad.accounts.rows[NEVER_ADMITTED] > 0
+        assert bad.ended.counts.granted < DEVICES
+        assert bad.accounts.turned_back > 0
+    with subtests.test("every kind of end is among them"):
+        rows = seen.of(GOOD).accounts.rows + seen.of(BAD).accounts.rows
+        assert set(rows) >= {"succeeded", "rolled_back", "failed", "dark", NEVER_ADMITTED}
+    for tamper, fault in TAMPERINGS.items():
+        with subtests.test("what does not add up is found", tamper=tamper.__name__):
+            accounts = seen.tampered[tamper]
+            assert any(fault in each for each in accounts.faults), accounts.faults
+            assert not accounts.is_settled
+    with subtests.test("a device that is in no row breaks the verdict"):
+        missing = seen.with_bad(accounts=seen.tampered[forget_a_device])
+        assert any("every device is accounted for" in promise for promise in broken(missing))
+    for name, changed in too_late(seen).items():
+        with subtests.test("a rollout that does not stop in time breaks the verdict", how=name):
+            assert broken(changed) != []
+    with subtests.test("a run without the bad rollout breaks the verdict"):
+        assert broken(replace(seen.done, played=[seen.of(GOOD)])) != []
 
 
-def test_the_good_release_reaches_everybody_and_the_bad_one_few(seen: Seen) -> None:
-    good, bad = seen.of(GOOD), seen.of(BAD)
-
-    assert good.accounts.rows[NEVER_ADMITTED] == 0
-    assert good.accounts.rows[Outcome.SUCCEEDED] > 0.9 * DEVICES
-    assert bad.accounts.rows[NEVER_ADMITTED] > 0
-    assert bad.ended.counts.granted < DEVICES
-    assert bad.accounts.turned_back > 0
-
-
-def test_every_kind_of_end_is_among_them(seen: Seen) -> None:
-    rows = seen.of(GOOD).accounts.rows + seen.of(BAD).accounts.rows
-
-    assert set(rows) >= {"succeeded", "rolled_back", "failed", "dark", NEVER_ADMITTED}
-
-
-@pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda one: one.__name__)
-def test_what_does_not_add_up_is_found(seen: Seen, tamper: Tamper) -> None:
-    accounts = seen.tampered[tamper]
-
-    assert any(TAMPERINGS[tamper] in fault for fault in accounts.faults), accounts.faults
-    assert not accounts.is_settled
-
-
-def test_a_device_that_is_in_no_row_breaks_the_verdict(seen: Seen) -> None:
-    missing = seen.with_bad(accounts=seen.tampered[forget_a_device])
-
-    assert any("every device is accounted for" in promise for promise in broken(missing))
-
-
-@pytest.mark.parametrize(
-    ("state", "admitted_after", "more"),
-    [("completed", 0, 0), ("halted", 1, 0), ("halted", 0, 30)],
-    ids=["never halted", "admitted after the halt", "halted too late"],
-)
-def test_a_rollout_that_does_not_stop_in_time_breaks_the_verdict(
-    seen: Seen, state: str, admitted_after: int, more: int
-) -> None:
+def too_late(seen: Seen) -> dict[str, Run]:
     ended = seen.of(BAD).ended
     last = ended.slices[-1]
-    later = replace(last, counts=last.counts.plus({"granted": more, "failed": more}))
-    other = replace(ended, state=state, slices=(*ended.slices[:-1], later))
-
-    assert broken(seen.with_bad(ended=other, admitted_after=admitted_after)) != []
-
-
-def test_a_run_without_the_bad_rollout_breaks_the_verdict(seen: Seen) -> None:
-    assert broken(replace(seen.done, played=[seen.of(GOOD)])) != []
+    more = replace(last, counts=last.counts.plus({"granted": 30, "failed": 30}))
+    later = replace(ended, slices=(*ended.slices[:-1], more))
+    return {
+        "never halted": seen.with_bad(ended=replace(ended, state="completed"), admitted_after=0),
+        "admitted after the halt": seen.with_bad(ended=ended, admitted_after=1),
+        "halted too late": seen.with_bad(ended=later, admitted_after=0),
+    }
 
 
 @pytest.mark.parametrize(("halts", "kept"), [(0, True), (9, True), (10, False)])
