@@ -59,7 +59,9 @@ def _next(db: Connection, known: Story, beside: Beside, now_ms: int) -> Decision
             return decisions[0]
         why = banned(db, known.release) if known.believed.state in RUNNING else ""
         if why:
-            return Decision("paused", {"by": BY, "reason": f"its release was banned: {why}"[:LONGEST_TEXT]})
+            return Decision(
+                "paused", {"by": BY, "reason": f"its release was banned: {why}"[:LONGEST_TEXT]}
+            )
         for decision in decisions:
             return decision
     for note in observing.late(db, known):
