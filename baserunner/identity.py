@@ -111,7 +111,7 @@ def write_identity(
 ) -> None:
     """Make it durable: when this returns, a power cut cannot take it back. Raises IdentityProblem."""
     try:
-        _replace_durably(home / FILE, identity.model_dump_json().encode(), points)
+        replace_durably(home / FILE, identity.model_dump_json().encode(), points)
     except OSError as error:
         raise IdentityProblem(f"cannot write {home / FILE}: {error.strerror}") from None
 
@@ -137,7 +137,8 @@ def fingerprint(token: SecretStr) -> str:
     return sha256(token)[:12]
 
 
-def _replace_durably(path: Path, content: bytes, points: Callable[[str], None]) -> None:
+def replace_durably(path: Path, content: bytes, points: Callable[[str], None]) -> None:
+    """A private file, whole or not at all, also after a power cut. Raises OSError."""
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:

@@ -10,6 +10,7 @@ import baserunner.app_update.machine as app_update
 import baserunner.diagnosis.machine as diagnosis
 import baserunner.enrollment.machine as enrollment
 import baserunner.heartbeat.machine as heartbeat
+import baserunner.locks.machine as lock
 import baserunner.reboot.machine as reboot
 import baserunner.token_fallback.machine as token_fallback
 import baserunner.token_rotation.machine as token_rotation
@@ -31,6 +32,7 @@ MACHINES: dict[str, Known] = {
         heartbeat,
         app_update,
         reboot,
+        lock,
         diagnosis,
         token_rotation,
         token_fallback,

@@ -5,6 +5,7 @@
     ├── IdentityProblem     state.json cannot be read or written: the device's disk, or a hand
     │   └── IdentityDamaged its contents are no identity: it is kept aside, a new one is drawn
     ├── LockProblem         the update lock cannot be taken or released
+    ├── LeaseRefused        a neighbour or an operator asked for what a lease does not allow: who asked
     ├── EpochOver           this journal can no longer be continued: a new epoch begins
     └── NeighbourProblem    a neighbour did not answer as it should: the network's or the neighbour's
         ├── Unreachable     no answer at all, or not in time
@@ -36,6 +37,20 @@ class IdentityDamaged(IdentityProblem):
 
 class LockProblem(BaserunnerProblem):
     """The update lock cannot be taken or released."""
+
+
+class LeaseRefused(BaserunnerProblem):
+    """A clear no to who asked something of an update lock.
+
+    `code`: `locked-out` (an update is being applied, or a reboot is under way), `busy` (too many leases), `conflict`
+    (that request had a lease already), `not-found` (it has ended, or never was), `forbidden` (the key is of another),
+    `unavailable` (this device cannot keep the promise now).
+    """
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
 
 
 class EpochOver(BaserunnerProblem):

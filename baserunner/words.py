@@ -71,6 +71,13 @@ SENTENCES: dict[str, str] = {
     "token-turned":         "tries another node token, generation {generation} ({fingerprint})",
     "token-taken":          "Cloudly takes this one: it is the node's",
     "tokens-exhausted":     "all node tokens of this device were refused, {tried} of them",
+    # update lock of a neighbour
+    "acquired":             "{owner} holds an update lock for {ttl_s} s: {reason}",
+    "renewed":              "its holder goes on holding it, for {ttl_s} s from now",
+    "resumed":              "the host booted again: the rest of its time, {rest_s} s, counts from now",
+    "released":             "ended: {reason}",
+    "expired":              "ended: {reason}",
+    "broken":               "{by} broke it: {reason}",
     # reboot
     "reboot-requested":     "{by} asked for a reboot",
     "reboot-refused":       "not rebooted: {reason}",
