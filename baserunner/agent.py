@@ -65,6 +65,8 @@ class Agent:
     settings: Settings
     near: Neighbours
     watchdog: Watchdog | None = None
+    life: Life | None = field(default=None, init=False)
+    """None while the journal cannot be opened."""
     _misses: int = 0
     _next_beat_at: float = 0.0
     _rest_s: float = RETRY_OPEN_S
@@ -81,8 +83,11 @@ class Agent:
 
     async def run(self) -> None:
         """Raises AlreadyRunning when another agent has this data directory."""
-        with self.near.recent.listening():
-            await self._run()
+        try:
+            with self.near.recent.listening():
+                await self._run()
+        finally:
+            self.near.lock.close()
 
     async def _run(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -111,6 +116,7 @@ class Agent:
                 raise
             return self._next_epoch([damage])
         life, began = Life(self.settings, journal, self.near), self.near.world.monotonic()
+        self.life = life
         troubles: list[BaseException] = []
         with journal:
             try:
@@ -125,6 +131,7 @@ class Agent:
                     raise
                 troubles.append(damage)
             finally:
+                self.life = None
                 self._identity = life.identity or self._identity
             if any(isinstance(trouble, NoSpace) for trouble in troubles):
                 make_room(journal)

@@ -9,6 +9,7 @@ import anyio.abc
 from baserunner import orders
 from baserunner.control import Control
 from baserunner.drive import Alarm
+from baserunner.problems import LeaseRefused
 from baserunner.reboot import machine as reboot
 from baserunner.reboot.steps import RebootSteps
 from baserunner.shared import Shared
@@ -69,12 +70,24 @@ class Desk:
                 return not problem, problem or self._updates.wanted_in_words()
             case orders.OrderKind.FORCE:
                 return self._updates.force(order.by)
+            case orders.OrderKind.BREAK_LOCK:
+                return self._break_lock(order)
             case orders.OrderKind.REBOOT:
                 if self._rebooting:
                     return False, f"{self._rebooting} is under way already"
                 self._rebooting = self._shared.journal.next_stream_name("reboot")
                 tasks.start_soon(self._reboot, self._rebooting, order.by)
                 return True, self._rebooting
+
+    def _break_lock(self, order: orders.Order) -> tuple[bool, str]:
+        try:
+            lock = self._shared.leases.break_(order.lock, by=order.by, reason=order.reason)
+        except LeaseRefused as refused:
+            return False, refused.words
+        return (
+            True,
+            f"the update lock of {lock.owner} is broken; its holder hears of it when it renews",
+        )
 
     async def _reboot(self, name: str, by: str) -> None:
         shared = self._shared
@@ -90,6 +103,7 @@ class Desk:
             world=shared.near.world,
             by=by,
             why_not=self._updates.why_not_reboot,
+            held_up=shared.leases.why_not,
         )
         await shared.driver(5.0).drive(stream, steps.steps, Alarm())
         self._rebooting = ""

@@ -22,17 +22,24 @@ from journal.recall import Stream
 S = TypeVar("S")
 log = logging.getLogger(__name__)
 
+HELD_UP_S = 30.0
+"""How long a fact that may not be written yet is left alone; who held it up wakes us when that is over."""
 LEAST_WAIT_S = 0.001
 """Stamps are in milliseconds: a shorter rest is rounding, and waiting for it would be a loop that never rests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """The one fact a step's act led to. `soon`: may become durable with the next durable fact."""
+    """The one fact a step's act led to. `soon`: may become durable with the next durable fact.
+
+    `unless` says why it may not be written after all; it is asked in the same moment in which the fact is written, with
+    nothing awaited between: what it looked at is still so.
+    """
 
     kind: str
     data: Mapping[str, object] = field(default_factory=dict)
     soon: bool = False
+    unless: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +106,14 @@ class Driver:
             outcome = await self._step(stream, steps[stream.state], trouble, waiting)
             self.points(f"after-step:{stream.name.partition('/')[0]}:{stream.state}")
             if isinstance(outcome, Happened):
-                await self._record(stream, outcome)
-                if stream.state in stop_in:
-                    return
-            else:
-                await alarm.wait(max(outcome.seconds, LEAST_WAIT_S))
+                why_not = await self._record(stream, outcome)
+                if not why_not:
+                    if stream.state in stop_in:
+                        return
+                    continue
+                outcome = Later(HELD_UP_S, why_not)
+                self._tell(stream, outcome, waiting)
+            await alarm.wait(max(outcome.seconds, LEAST_WAIT_S))
 
     async def advance(self, stream: Stream[S], steps: Mapping[str, Step[S]]) -> None:
         """Go on as far as it goes now: until the attempt has ended, has to wait, or has no step for its state.
@@ -114,15 +124,18 @@ class Driver:
         while not stream.ended and stream.state in steps:
             outcome = await self._step(stream, steps[stream.state], trouble, waiting)
             self.points(f"after-step:{stream.name.partition('/')[0]}:{stream.state}")
-            if not isinstance(outcome, Happened):
+            if not isinstance(outcome, Happened) or await self._record(stream, outcome):
                 return
-            await self._record(stream, outcome)
 
-    async def _record(self, stream: Stream[S], outcome: Happened) -> None:
+    async def _record(self, stream: Stream[S], outcome: Happened) -> str:
+        """Why it was not written; empty: it was."""
         await self.before(stream, outcome)
+        if why_not := outcome.unless():
+            return why_not
         fact = stream.record(outcome.kind, outcome.data, soon=outcome.soon)
         log.info("%s %s: %s -> %s", stream.name, fact.kind, fact.src, fact.dst)
         self.recorded(stream)
+        return ""
 
     async def _step(
         self, stream: Stream[S], step: Step[S], trouble: Changes, waiting: Changes
@@ -134,8 +147,11 @@ class Driver:
             return Later(self.retry_s, str(problem))
         trouble.tell(logging.INFO, log, "")
         if isinstance(outcome, Later) and outcome.why:
-            waiting.tell(logging.INFO, log, f"{stream.name} waits in {stream.state}: {outcome.why}")
+            self._tell(stream, outcome, waiting)
         return outcome
+
+    def _tell(self, stream: Stream[S], outcome: Later, waiting: Changes) -> None:
+        waiting.tell(logging.INFO, log, f"{stream.name} waits in {stream.state}: {outcome.why}")
 
 
 def elapsed_s(stream: Stream[S], world: World, run_started: float) -> float:

@@ -1,8 +1,8 @@
 """One life of the agent: from an open journal until it is stopped, the journal fails, or its epoch is over.
 
-Five tasks share the journal, all in one event loop, each call to it synchronous: control (enroll, then heartbeat),
-updates, shipping, diagnoses, the desk (orders). What a task must not forget is in the journal; what is here may be
-forgotten.
+Six tasks share the journal, all in one event loop, each call to it synchronous: control (enroll, then heartbeat),
+updates, the keeper of leases, shipping, diagnoses, the desk (orders). What a task must not forget is in the journal;
+what is here may be forgotten.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from baserunner.control import Control
 from baserunner.desk import Desk
 from baserunner.diagnoses import Diagnoses
 from baserunner.identity import Identity, keep_private
+from baserunner.locks.keeper import keep
+from baserunner.locks.leases import Leases
 from baserunner.settings import Settings
 from baserunner.shared import Neighbours, Shared
 from baserunner.shipping import Shipping
@@ -40,6 +42,11 @@ class Life:
         """Who we are, once enrolled."""
         return self._control.identity
 
+    @property
+    def leases(self) -> Leases:
+        """The update locks of neighbours."""
+        return self._shared.leases
+
     async def run(self) -> None:
         """Live; who we are is read before anything is begun.
 
@@ -48,6 +55,7 @@ class Life:
         """
         home, control = self._shared.settings.home, self._control
         self._anchor.check(self._shared.journal)
+        self._shared.leases.expire()  # before anything may be begun that one of them stood in the way of
         control.end_runs("interrupted")
         keep_private(home)
         with contextlib.suppress(OSError):
@@ -58,6 +66,7 @@ class Life:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(control.run)
                 tasks.start_soon(self._updates.run)
+                tasks.start_soon(keep, self._shared.leases, self._shared.lease_alarm)
                 tasks.start_soon(self._shipping.run)
                 tasks.start_soon(self._diagnoses.run)
                 tasks.start_soon(self._desk.run, tasks)

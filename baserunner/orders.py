@@ -12,7 +12,7 @@ import stat
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from baserunner.problems import BaserunnerProblem
 
@@ -26,6 +26,8 @@ class OrderKind(StrEnum):
     """Heartbeat now."""
     FORCE = "force"
     """Apply the update under way even if others hold locks: their locks are deleted."""
+    BREAK_LOCK = "break-lock"
+    """End the update lock `lock` of a neighbour, for `reason`."""
     REBOOT = "reboot"
 
 
@@ -34,6 +36,8 @@ class Order(BaseModel):
 
     kind: OrderKind
     by: str
+    lock: str = Field(default="", max_length=100)
+    reason: str = Field(default="", max_length=500)
 
 
 class OrderAnswer(BaseModel):

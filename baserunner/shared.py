@@ -12,6 +12,8 @@ from baserunner.attempt_log import AttemptLog
 from baserunner.clock import Clock
 from baserunner.drive import Alarm, Driver
 from baserunner.locks import UpdateLock
+from baserunner.locks.leases import Leases
+from baserunner.locks.moments import why_no_lock
 from baserunner.neighbours.cloudly import Cloudly
 from baserunner.neighbours.host import Host
 from baserunner.neighbours.supervisor import Supervisor
@@ -76,7 +78,16 @@ class Shared:
             recent=near.recent,
             redact=near.redact,
         )
+        self.leases = Leases(
+            self.journal,
+            near.world,
+            near.lock,
+            home=self.settings.home,
+            why_not_lock=lambda: why_no_lock(self.journal),
+            changed=self._lease_changed,
+        )
         self.update_alarm = Alarm()
+        self.lease_alarm = Alarm()
         self.ship_alarm = Alarm()
         self.enroll_alarm = Alarm()
         self.diagnosis_alarm = Alarm()
@@ -89,6 +100,14 @@ class Shared:
             before=self.attempt_log.before,
             points=self.near.points,
         )
+
+    def _lease_changed(self) -> None:
+        """What waited for the last one goes on at once."""
+        self.ship_alarm.ring()
+        self.hold()
+        self.lease_alarm.ring()
+        if not self.leases.held():
+            self.update_alarm.ring()
 
     def recorded(self, stream: Stream[Any]) -> None:
         """A transition was written: Cloudly gets it soon, and an outcome at once."""

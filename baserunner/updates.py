@@ -65,7 +65,9 @@ class Updates:
             return False, "no update is under way"
         if update.state != "applying":
             said = f"{update.name} is {update.state}: only an update that is applying can be forced"
-            return False, said
+            held_up = self._shared.leases.why_not()
+            hint = f"; {held_up} (`baserunner locks break` ends one)" if held_up else ""
+            return False, said + hint
         update.record("force-requested", {"deployment": update.believed.deployment, "by": by})
         self._shared.update_alarm.ring()
         return True, f"{update.name} is applied by force"
@@ -94,6 +96,7 @@ class Updates:
             world=shared.near.world,
             desired=lambda: shared.desired,
             why_not=self._why_not,
+            held_up=shared.leases.why_not,
             progressed=self._progressed,
             poll_s=shared.settings.supervisor_poll_s,
             found=found,

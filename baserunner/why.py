@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from baserunner.locks.machine import Lease
+from baserunner.locks.told import MAX_REASON, holders, open_leases
 from baserunner.machines import MACHINES
 from baserunner.words import said
 from interfaces.why import TRIED, when
@@ -35,6 +37,8 @@ class Why:
     """The last three things that were tried, oldest first: sentences with their time."""
 
 
+HELD_UP_IN = {("app-update", "staged"), ("app-update", "rollback-needed"), ("reboot", "waiting")}
+"""Where the next fact is not written while a neighbour holds an update lock."""
 _LOOK_BACK = 64
 """How many facts of its lane are looked at for what a stream did last; more, if these are others'."""
 
@@ -45,7 +49,7 @@ def explain(stream: Stream[Any]) -> Why:
     waits = known.machine.chart.waits[stream.state]
     limit_s = known.deadline_s(stream.state, stream.believed)
     since_ms = believable_ms(stream.entered) if stream.entered else 0
-    return Why(
+    why = Why(
         stream=stream.name,
         state=stream.state,
         waits_for=waits.waits_for,
@@ -56,6 +60,31 @@ def explain(stream: Stream[Any]) -> Why:
         resume=waits.resume,
         reason=getattr(stream.believed, "reason", ""),
         tried=(),
+    )
+    return _held_by(why, stream.believed) if isinstance(stream.believed, Lease) else why
+
+
+def _held_by(why: Why, lease: Lease) -> Why:
+    """A lease's own answer names its holder, and what that said it needs it for."""
+    return replace(
+        why,
+        waits_for=f"{lease.owner} to release it, or its time to end: {lease.holds_for[:MAX_REASON]}",
+        until_ms=lease.until_ms,
+    )
+
+
+def _held_up(why: Why, leases: list[Lease]) -> Why:
+    """What would be next, but for the update locks of neighbours: who holds them, why, since when, until when."""
+    if not leases or (why.stream.partition("/")[0], why.state) not in HELD_UP_IN:
+        return why
+    also = f"; and {why.waits_for}" if why.state == "rollback-needed" else ""
+    until_ms = max(lease.until_ms for lease in leases) if why.until_ms is None else why.until_ms
+    return replace(
+        why,
+        waits_for=f"the update locks of neighbours to end: {holders(leases)}{also}",
+        owner="onebox",
+        until_ms=until_ms,
+        then=f"{why.then}; an operator ends one sooner: `baserunner locks break`",
     )
 
 
@@ -68,6 +97,7 @@ def explain_all(
     A stream that this agent cannot read on (a newer agent wrote it) is parked: that is its answer.
     """
     answers = []
+    leases = [stream.believed for stream in open_leases(journal)[0]]
     for info in journal.open_streams():
         name = info.name.partition("/")[0]
         if machine not in {None, name, info.name} or name == besides:
@@ -81,7 +111,8 @@ def explain_all(
             answers.append(_parked(info.name, str(parked)))
             continue
         if not stream.ended:
-            answers.append(_with_tries(explain(stream), journal, info))
+            why = _held_up(explain(stream), leases)
+            answers.append(_with_tries(why, journal, info))
     return answers
 
 

@@ -80,6 +80,7 @@ SENTENCES: dict[str, str] = {
     "broken":               "{by} broke it: {reason}",
     # reboot
     "reboot-requested":     "{by} asked for a reboot",
+    "reboot-postponed":     "{by} asked for a reboot, which waits: {reason}",
     "reboot-refused":       "not rebooted: {reason}",
     "rebooted":             "the host booted again",
     "reboot-failed":        "the reboot failed: {reason}",

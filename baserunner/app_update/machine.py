@@ -6,6 +6,7 @@ Laws:
   intent means "it may have happened": its step begins by asking the Supervisor what is.
 - Succeeded means: the Supervisor reports this release, applied, with these images by digest, and every service ran
   without a break for the soak. A 204 from `/v1/update` proves nothing.
+- Neither the apply nor the rollback is asked for while a neighbour holds an update lock; none begins in `NO_NEW_LOCK`.
 - Rollback is Cloudly's to order (its target decides what the Supervisor runs); the same attempt carries it out.
 - An outcome, once written, never changes: the four final states have no way out. A deployment is attempted once.
 
@@ -163,6 +164,9 @@ MACHINE = Machine(chart=CHART, start=AppUpdate(), fold=fold)
 
 UNDISTURBED = frozenset({"applying", "unclear", "verifying", "rolling-back"})
 """States in which the device must not be rebooted by us."""
+
+NO_NEW_LOCK = UNDISTURBED | {"rollback-needed"}
+"""States in which no neighbour's update lock begins: what runs here is changed, on trial, or about to be turned back."""
 
 
 def deadline_s(state: str, believed: AppUpdate) -> float | None:

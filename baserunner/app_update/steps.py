@@ -50,17 +50,19 @@ class AppUpdateSteps:
         world: World,
         desired: Callable[[], DesiredState | None],
         why_not: Callable[[], str],
+        held_up: Callable[[], str],
         progressed: Callable[[str, int], None],
         poll_s: float,
         found: Attempt | None,
     ) -> None:
-        """`found`: the attempt that an earlier run left open."""
+        """`found`: the attempt that an earlier run left open. `held_up`: which update locks of neighbours are held."""
         self._found = (found.name, found.facts) if found is not None else ("", 0)
         self._supervisor = supervisor
         self._lock = lock
         self._world = world
         self._desired = desired
         self._why_not = why_not
+        self._held_up = held_up
         self._progressed = progressed
         self._poll_s = poll_s
         self._run_started = world.monotonic()
@@ -146,7 +148,7 @@ class AppUpdateSteps:
             return Later(60.0, why_not)
         if self._lock.exists() and not self._lock.is_ours():
             return Later(self._poll_s, "someone else holds the update lock in our lock directory")
-        return self._happened(attempt, "apply-requested")
+        return self._happened(attempt, "apply-requested", unless=self._held_up)
 
     async def applying(self, attempt: Attempt) -> Outcome:
         believed = attempt.believed
@@ -244,6 +246,7 @@ class AppUpdateSteps:
         return self._happened(
             attempt,
             "rollback-requested",
+            unless=self._held_up,  # it would stop what runs, too
             rollback_deployment=wanted.deployment,
             **release_data(wanted),
         )
@@ -335,8 +338,10 @@ class AppUpdateSteps:
         by = "nothing: the target was withdrawn" if wanted is None else wanted.deployment
         return self._happened(attempt, "superseded", by=by, reason=f"superseded by {by}")
 
-    def _happened(self, attempt: Attempt, kind: str, **data: object) -> Happened:
-        return Happened(kind, {"deployment": attempt.believed.deployment, **data})
+    def _happened(
+        self, attempt: Attempt, kind: str, *, unless: Callable[[], str] = lambda: "", **data: object
+    ) -> Happened:
+        return Happened(kind, {"deployment": attempt.believed.deployment, **data}, unless=unless)
 
 
 def offer(target: AppTarget, generation: int) -> dict[str, object]:

@@ -73,14 +73,16 @@ def no_agent(home: Path) -> tuple[int, str] | None:
     return None
 
 
-def give_order(home: Path, kind: orders.OrderKind) -> tuple[int, str]:
+def give_order(
+    home: Path, kind: orders.OrderKind, *, lock: str = "", reason: str = ""
+) -> tuple[int, str]:
     """Put the order down, wait for the answer. Returns exit code and what to say."""
-    return no_agent(home) or anyio.run(_give_order, home, kind)
+    order = orders.Order(kind=kind, by=f"uid {os.getuid()}", lock=lock, reason=reason)
+    return no_agent(home) or anyio.run(_give_order, home, order)
 
 
-async def _give_order(home: Path, kind: orders.OrderKind) -> tuple[int, str]:
+async def _give_order(home: Path, order: orders.Order) -> tuple[int, str]:
     world = RealWorld()
-    order = orders.Order(kind=kind, by=f"uid {os.getuid()}")
     try:
         answer_at = orders.place(home, new_id(world), order)
     except BaserunnerProblem as problem:

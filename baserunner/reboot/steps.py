@@ -20,7 +20,7 @@ LOOK_S = 5.0
 class RebootSteps:
     """The steps of one run of the agent."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its neighbours, each once
         self,
         *,
         supervisor: Supervisor | None,
@@ -28,24 +28,43 @@ class RebootSteps:
         world: World,
         by: str,
         why_not: Callable[[], str],
+        held_up: Callable[[], str],
     ) -> None:
+        """`held_up`: which update locks of neighbours are held."""
         self._supervisor = supervisor
         self._lock = lock
         self._world = world
         self._by = by
         self._why_not = why_not
+        self._held_up = held_up
         self._run_started = world.monotonic()
         self._asked = False
 
     @property
     def steps(self) -> Mapping[str, Step[Reboot]]:
-        return {"new": self.new, "rebooting": self.rebooting}
+        return {"new": self.new, "waiting": self.waiting, "rebooting": self.rebooting}
 
     async def new(self, _attempt: Attempt) -> Outcome:
-        why_not = self._why_not() or ("" if self._supervisor else "there is no Supervisor to ask")
-        if why_not:
-            return Happened("reboot-refused", {"by": self._by, "reason": why_not})
-        return Happened("reboot-requested", {"by": self._by})
+        held_up = "" if self._refusal() else self._held_up()
+        if held_up:
+            return Happened("reboot-postponed", {"by": self._by, "reason": held_up})
+        return self._judged(self._by)
+
+    async def waiting(self, attempt: Attempt) -> Outcome:
+        by, limit_s = attempt.believed.by, deadline_s(attempt.state, attempt.believed)
+        held_up = self._held_up()
+        if limit_s is not None and elapsed_s(attempt, self._world, self._run_started) >= limit_s:
+            why = f"it has waited for {limit_s / 60:g} minutes: {held_up}"
+            return Happened("reboot-refused", {"by": by, "reason": why})
+        return Later(LOOK_S, held_up) if held_up else self._judged(by)
+
+    def _judged(self, by: str) -> Happened:
+        if refusal := self._refusal():
+            return Happened("reboot-refused", {"by": by, "reason": refusal})
+        return Happened("reboot-requested", {"by": by}, unless=self._held_up)
+
+    def _refusal(self) -> str:
+        return self._why_not() or ("" if self._supervisor else "there is no Supervisor to ask")
 
     async def rebooting(self, attempt: Attempt) -> Outcome:
         if self._world.boot_id() != attempt.believed.boot_id:

@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from baserunner import orders
 from baserunner.agent import Agent, neighbours
 from baserunner.cli.status import Status, status_of
+from baserunner.locks.leases import Leases
 from baserunner.settings import Settings
 from cloudly import views
 from cloudly.app import create_app
@@ -91,6 +92,8 @@ class Place:
     data_root: Path | None = None
     """Where the data directory is, if not in `root`."""
     cloudly_every_s: float = 60.0
+    agent: Agent | None = None
+    """The newest one."""
     starts: int = 0
     """How many agents have been started so far."""
     commits: int = 0
@@ -146,7 +149,15 @@ class Place:
             host=QuietHost(self.world),
             points=self._pass,
         )
-        await Agent(settings, near).run()
+        self.agent = Agent(settings, near)
+        await self.agent.run()
+
+    @property
+    def leases(self) -> Leases:
+        """Of the agent that runs, as its local API has them."""
+        assert self.agent is not None
+        assert self.agent.life is not None, "the agent has no journal now"
+        return self.agent.life.leases
 
     def _pass(self, point: str) -> None:
         self.commits += point.startswith("after-commit:")

@@ -21,6 +21,7 @@ from journal.reader import open_reader
 from simulators.supervisor.engine import Behaviour
 from simulators.world import run_virtual
 from tests.world.kit import POLICY, Instead, Place, a_place
+from tests.world.leasing import acquire, release, renew
 
 Story = Callable[[Place], Awaitable[None]]
 Taken = tuple[str, str, str, str]
@@ -354,7 +355,7 @@ async def back_and_not_back(place: Place) -> None:
 
 
 @takes(
-    reboot="reboot-requested rebooted reboot-refused:new reboot-refused:rebooting",
+    reboot="reboot-requested:new rebooted reboot-refused:new reboot-refused:rebooting",
 )
 async def it_reboots(place: Place) -> None:
     await place.enrolled()
@@ -394,6 +395,49 @@ async def it_looks_at_itself(place: Place) -> None:
     await place.enrolled()
     place.ask_diagnosis()
     await place.until_state("diagnosis/1", "done")
+
+
+# -- update locks of neighbours ----------------------------------------------------------------------
+
+
+@takes(
+    lock="acquired renewed resumed released expired",
+)
+async def a_neighbour_holds_locks_over_a_boot_of_the_host(place: Place) -> None:
+    await place.enrolled()
+    held, _dead = acquire(place, ttl_s=300), acquire(place, ttl_s=60)
+    await place.world.sleep(30)
+    renew(place, held)
+    await place.reboot_host()
+    await place.until_state("lock/2", "expired")
+    release(place, held)
+    assert place.state("lock/1") == "released"
+
+
+@takes(
+    lock="broken",
+    reboot="reboot-postponed reboot-requested:waiting",
+)
+async def an_operator_breaks_the_lock_that_a_reboot_waits_for(place: Place) -> None:
+    await place.runs("1.0.0")
+    held = acquire(place)
+    place.order(OrderKind.REBOOT)
+    await place.until_state("reboot/1", "waiting")
+    place.leases.break_(held.lock.lock, by="me", reason="it must be now")
+    await place.until_state("reboot/1", "done")
+
+
+@takes(
+    reboot="reboot-refused:waiting",
+)
+async def a_reboot_waits_too_long_for_a_lock(place: Place) -> None:
+    await place.runs("1.0.0")
+    held = acquire(place, ttl_s=3600)
+    place.order(OrderKind.REBOOT)
+    await place.until_state("reboot/1", "waiting")
+    await place.world.sleep(1800)
+    renew(place, held, ttl_s=3600)
+    await place.until_state("reboot/1", "refused", within_s=1900)
 
 
 # -- node token --------------------------------------------------------------------------------------
