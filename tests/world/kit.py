@@ -29,7 +29,7 @@ from baserunner.agent import Agent, neighbours
 from baserunner.cli.status import Status, status_of
 from baserunner.locks.leases import Leases
 from baserunner.settings import Settings
-from cloudly import views
+from cloudly import reports, views
 from cloudly.app import create_app
 from cloudly.http.live import Closing
 from cloudly.settings import Settings as CloudlySettings
@@ -267,6 +267,12 @@ class Place:
             shown["last_seen_at_ms"], shown["reported"] = self.store.unsaved[node]
         now = now_ms(self.cloudly_world)
         return views.node_view(shown, versions={}, now_ms=now, every_s=self.cloudly_every_s)
+
+    def reported(self) -> dict[str, Any]:
+        """What the node said of itself last, as Cloudly has it."""
+        row = self.store.read_now(lambda db: reading.node(db, self.uuid))
+        assert row is not None
+        return reports.load(self.store.fresh(row)["reported"])
 
     def deployment_states(self) -> list[str]:
         """Of every deployment, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from baserunner.orders import Order, OrderAnswer, OrderKind
 from baserunner.orders import place as put_down
 from baserunner.problems import LeaseRefused
 from baserunner.why import Why, explain_all
-from interfaces.local import Held
+from cloudly.reports import locks
+from interfaces.local import Held, Release
 from interfaces.world import new_id
 from journal.facts import Fact
 from journal.reader import open_reader
@@ -58,6 +60,10 @@ async def ask_supervisor(place: Place, method: str, path: str, body: object = No
     ) as client:
         answer = await client.request(method, path, json=body)
         return answer.json() if answer.content else None
+
+
+def everything_below(root: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
 
 
 async def staged_under_a_lease(place: Place, *, ttl_s: float = 600.0) -> Held:
@@ -367,6 +373,49 @@ def test_breaking_what_is_not_there_says_so(tell: Tell) -> None:
 
         assert not answer.done
         assert "there is no update lock lock/7" in answer.said
+
+    tell(story)
+
+
+def test_cloudly_is_told_who_holds_the_update_up_and_no_longer_when_that_is_over(
+    tell: Tell,
+) -> None:
+    async def story(place: Place) -> None:
+        def locks_at_cloudly() -> tuple[str, ...]:
+            return locks(place.reported())
+
+        held = await staged_under_a_lease(place)
+        await place.until(lambda: locks_at_cloudly() != ())
+
+        [told] = locks_at_cloudly()
+        assert told.startswith("backup since 2026-11-23")
+        assert told.endswith(": nightly backup")
+        assert any("backup holds an update lock" in words for words in place.node().waiting)
+        release(place, held)
+        await place.until(lambda: locks_at_cloudly() == ())
+
+    tell(story)
+
+
+def test_a_key_is_in_no_file_of_the_device_or_of_cloudly_and_in_no_line_of_the_log(
+    tell: Tell, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(place: Place) -> None:
+        caplog.set_level(logging.DEBUG)
+        held = await staged_under_a_lease(place)
+        key = held.key.get_secret_value()
+        with pytest.raises(LeaseRefused):
+            place.leases.release("0" * 32, Release(key=held.key))
+        release(place, held)
+        await place.until_state("app-update/2", "succeeded")
+        await place.until(lambda: place.shipped_core() == len(place.core_on_device()))
+
+        found = everything_below(tmp_path)
+        assert held.lock.lock.encode() in found, "it is looked for where leases are"
+        for form in (key, key[:20], bytes.fromhex(key).hex(" ")):
+            assert form.encode() not in found
+            assert form not in caplog.text
+        assert bytes.fromhex(key) not in found
 
     tell(story)
 
