@@ -12,6 +12,7 @@ from baserunner.why import Why, explain_all
 from interfaces.journal import Ack, Lane
 from interfaces.reported import (
     ClockState,
+    HeldLock,
     ReportedState,
     SupervisorReport,
     UpdateReport,
@@ -77,6 +78,7 @@ def report(  # noqa: PLR0913 - a report has many sources, each once
     update: Stream[Any] | None = None,
     progress_percent: int | None = None,
     degraded: tuple[str, ...] = (),
+    locks: tuple[HeldLock, ...] = (),
 ) -> ReportedState:
     """The reported state. `journal`: None while it cannot be opened."""
     device = sight.device
@@ -97,6 +99,7 @@ def report(  # noqa: PLR0913 - a report has many sources, each once
         journal=() if journal is None else tuple(_head(journal, lane) for lane in JournalLane),
         degraded=tuple(reason[:2000] for reason in degraded[:20]),
         waiting=() if journal is None else _waiting(explain_all(journal, besides="heartbeat")),
+        locks=locks,
     )
 
 

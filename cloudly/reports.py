@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from interfaces.why import printable, when
+
 INT64 = 2**63
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """How one half of a character is written; two of them may be a whole one."""
@@ -59,6 +61,20 @@ def waits(reported: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def locks(reported: Mapping[str, Any]) -> tuple[str, ...]:
+    """Who on the device holds updates up, why, and until when: a sentence for each update lock."""
+    listed = reported.get("locks")
+    return tuple(_lock(mapping(one)) for one in (listed if isinstance(listed, list) else []))
+
+
+def _lock(one: Mapping[str, Any]) -> str:
+    owner, reason = text(one.get("owner")) or "somebody", text(one.get("reason")) or "no reason"
+    since_ms, until_ms = whole(one.get("since_ms")), whole(one.get("until_ms"))
+    since = f" since {when(since_ms)}" if since_ms is not None else ""
+    until = f" until {when(until_ms)}" if until_ms is not None else ""
+    return printable(f"{owner}{since}{until}: {reason}")
+
+
 def facts(row: Mapping[str, Any], reported: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a person looks for in a report, as far as it is there."""
     supervisor = mapping(reported.get("supervisor"))
@@ -82,6 +98,7 @@ def facts(row: Mapping[str, Any], reported: Mapping[str, Any]) -> list[tuple[str
         ("Disk free", share(reported.get("disk"))),
         ("Memory free", share(reported.get("memory"))),
         ("Temperature", degrees(reported.get("temperature_c"))),
+        ("Update locks", "; ".join(locks(reported))),
         ("Clock", text(reported.get("clock"))),
         ("Boot", text(reported.get("boot_id"))),
     )

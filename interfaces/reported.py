@@ -70,6 +70,18 @@ class UpdateReport(Wire):
     progress_percent: int | None = Field(default=None, ge=0, le=100)
 
 
+class HeldLock(Wire):
+    """An update lock that a neighbour on the device holds: updates wait for it."""
+
+    stream: str = Field(max_length=100)
+    """As the device's journal and its operator's commands name it."""
+    owner: str = Field(max_length=64)
+    reason: Line
+    since_ms: int
+    until_ms: int
+    """Unless it is renewed."""
+
+
 class ReportedState(Wire):
     """What is."""
 
@@ -91,3 +103,4 @@ class ReportedState(Wire):
     degraded: tuple[Line, ...] = Field(default=(), max_length=20)
     """Why the agent does nothing to the device; empty when all is well."""
     waiting: tuple[Waiting, ...] = Field(default=(), max_length=20)
+    locks: tuple[HeldLock, ...] = Field(default=(), max_length=64)

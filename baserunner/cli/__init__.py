@@ -15,6 +15,7 @@ import typer
 from baserunner import __version__
 from baserunner.cli import inspect as _inspect
 from baserunner.cli import journal as _journal
+from baserunner.cli import locks as _locks
 from baserunner.cli import operate as _operate
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(_journal.app, name="journal")
 app.add_typer(_operate.update_app, name="update")
+app.add_typer(_locks.app, name="locks")
 _operate.add_to(app)
 _inspect.add_to(app)
 

@@ -52,6 +52,7 @@ def status(as_json: AsJson = False) -> None:  # noqa: FBT002
                 f"{show.coloured(seen.update_state)}"
                 if seen.update
                 else none or "none",
+                "update locks": show.plain("; ".join(seen.locks)) or "none is held",
                 "journal": _journal_words(seen),
                 "with Cloudly": _shipped_words(seen) if seen.epoch else "nothing",
             }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from baserunner.cli.show import barred
+from baserunner.locks.told import in_words, open_leases
 from baserunner.machines import MACHINES
 from baserunner.words import said
 from journal.facts import Lane
@@ -39,6 +40,8 @@ class Status:
     update_version: str = ""
     """What the newest attempt was, or is, to bring."""
     update_state: str = ""
+    locks: list[str] = field(default_factory=list)
+    """Who holds updates up, in words, the oldest first."""
     epoch: str = ""
     epoch_began: str = ""
     """Why it follows another one, in words; empty: it is the device's first, or nothing can be read."""
@@ -96,6 +99,7 @@ def _read(reader: Any, seen: Status) -> None:
     _read_enrollment(_latest(reader, "enrollment", seen), seen)
     _read_heartbeat(_latest(reader, "heartbeat", seen), seen)
     _read_update(reader, seen)
+    seen.locks = [in_words(stream.believed) for stream in open_leases(reader)[0]]
 
 
 def _read_enrollment(stream: Stream[Any] | None, seen: Status) -> None:

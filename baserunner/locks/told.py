@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from baserunner.locks.machine import CHART, MACHINE, Lease
-from interfaces.local import MOST_TTL_S
 from interfaces.why import printable, when
 from journal.facts import StreamInfo
 from journal.problems import Parked
@@ -30,6 +29,10 @@ class Unreadable:
 
     def left_s(self, boot_id: str, mono_s: float, started_s: float) -> float:
         """`started_s`: when this agent started; from then on it counts in another boot than its own."""
+        from interfaces.local import (
+            MOST_TTL_S,  # and with it pydantic, which a command need not load
+        )
+
         from_s = self.mono_ms / 1000 if boot_id == self.boot_id else started_s
         return max(0.0, from_s + MOST_TTL_S - mono_s)
 

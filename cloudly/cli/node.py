@@ -81,7 +81,7 @@ def list_(
 @app.command()
 def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Show one node: what it should be, what it is, what it did, and what its Supervisor reported."""
-    from cloudly.reports import waiting_of
+    from cloudly.reports import locks, waiting_of
     from cloudly.service.nodes import in_full
     from cloudly.store import reading
     from cloudly.store.governance.standing import held_by
@@ -111,6 +111,8 @@ def show(node: NodeArgument, *, as_json: AsJson = False, data_dir: DataDir = Non
     for words in (*both.disagreements, *shown_node.asks, shown_node.notice, held):
         if words:
             typer.echo(f"\n{shown(words)}")
+    for words in locks(shown_node.reported):
+        typer.echo(f"\nUpdate lock: {words}")
     for one in waiting_of(shown_node.reported):
         typer.echo("")
         for line in lines(one, now_ms=now):

@@ -20,6 +20,7 @@ ORDERS = {
     OrderKind.CHECK: ("update", "check"),
     OrderKind.FORCE: ("update", "force", "--yes"),
     OrderKind.REBOOT: ("reboot", "--yes"),
+    OrderKind.BREAK_LOCK: ("locks", "break", "lock/1", "--reason", "it is urgent", "--yes"),
 }
 
 

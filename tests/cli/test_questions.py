@@ -88,7 +88,7 @@ def test_with_an_agent_that_is_well_status_ends_with_zero(lived: Device) -> None
         "enrollment": "enrolled", "heartbeat": "resting", "last_answer_ms": None,
         "release": "1.2.0 (c2)", "update": "app-update/2", "update_version": "1.2.0",
         "update_state": "succeeded", "epoch": "e" * 32, "facts": 20, "unacked": 20,
-        "unacked_core": 17, "epoch_began": "", "damaged": False,
+        "unacked_core": 17, "epoch_began": "", "damaged": False, "locks": [],
     }  # fmt: skip
 
 

@@ -86,7 +86,14 @@ async def test_nodes_are_listed_and_shown(run: Command, directory: Path) -> None
     plane = Plane.begin(directory)
     device = await plane.device(hostname="evil\x1b[31m[bold]name").enroll()
     await device.tell("enrollment/1", "asking", "enrolled", reason="all well")
-    await device.beat()
+    lock = {
+        "stream": "lock/1",
+        "owner": "backup",
+        "reason": "\x1b[31mnightly",
+        "since_ms": 1,
+        "until_ms": 2,
+    }
+    await device.beat(reported={"locks": [lock]})
     plane.end()
 
     table, story = run("node", "list").stdout, run("node", "show", UUID[:6]).stdout
@@ -96,6 +103,7 @@ async def test_nodes_are_listed_and_shown(run: Command, directory: Path) -> None
     assert "\x1b[31m" not in table + story
     assert "[bold]name" in table
     assert "all well" in story
+    assert "Update lock: backup since 1970-01-01 00:00:00 UTC until 1970-01-01" in story
     assert listed["node_id"] == shown["node_id"] == UUID
     assert [one["dst"] for one in shown["transitions"]] == ["enrolled", "asking"]
 

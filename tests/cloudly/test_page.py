@@ -69,6 +69,25 @@ async def test_a_node_is_listed_with_state_release_progress_and_what_it_waits_fo
     assert '<progress value="62" max="100">' in html
 
 
+async def test_the_page_of_a_node_names_who_on_it_holds_updates_up(plane: Plane) -> None:
+    device = await plane.device(hostname="kiosk-roof").enroll()
+    lock = {
+        "stream": "lock/1", "owner": "backup", "reason": "nightly backup <b>",
+        "since_ms": 1_795_415_000_000, "until_ms": 1_795_415_600_000,
+    }  # fmt: skip
+    await device.beat(reported={"locks": [lock]})
+
+    html = await page(plane, f"/nodes/{UUID}")
+
+    assert "Update locks" in html
+    assert (
+        "backup since 2026-11-23 06:23:20 UTC until 2026-11-23 06:33:20 UTC: nightly backup &lt;b&gt;"
+        in html
+    )
+    await device.beat()
+    assert "Update locks" not in await page(plane, f"/nodes/{UUID}")
+
+
 async def test_every_text_of_a_node_is_escaped(plane: Plane) -> None:
     device = plane.device(hostname=EVIL)
     await device.ask(plane.join_token(), device_type=EVIL, agent_version=EVIL)
@@ -98,6 +117,7 @@ async def test_every_text_of_a_node_is_escaped(plane: Plane) -> None:
     }
     reported = {
         "update": update, "waiting": [waiting], "degraded": [EVIL], "addresses": [EVIL], "host_os_version": EVIL,
+        "locks": [{"stream": EVIL, "owner": EVIL, "reason": EVIL, "since_ms": 1, "until_ms": 2**60}],
         "boot_id": EVIL, "supervisor": {"available": True, "version": EVIL, "problem": EVIL},
     }  # fmt: skip
     assert (await device.beat(reported=reported, agent_version=EVIL)).status_code == 200
