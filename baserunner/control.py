@@ -275,7 +275,7 @@ class Control:
                 update=update if update is not None and not update.ended else None,
                 progress_percent=self._updates.progress_percent,
                 degraded=(*self._shipping.troubles, *self._updates.troubles(sight.release)),
-                locks=shared.leases.reported(),
+                held=shared.leases.streams(),
             ),
         )
 

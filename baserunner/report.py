@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from baserunner.locks.machine import Lease
 from baserunner.neighbours.host import Host
 from baserunner.neighbours.supervisor import Device, Supervisor
 from baserunner.problems import NeighbourProblem
@@ -78,9 +80,9 @@ def report(  # noqa: PLR0913 - a report has many sources, each once
     update: Stream[Any] | None = None,
     progress_percent: int | None = None,
     degraded: tuple[str, ...] = (),
-    locks: tuple[HeldLock, ...] = (),
+    held: Sequence[Stream[Lease]] = (),
 ) -> ReportedState:
-    """The reported state. `journal`: None while it cannot be opened."""
+    """The reported state. `journal`: None while it cannot be opened. `held`: the update locks that are live."""
     device = sight.device
     addresses = tuple(device.ip_address.split()) if device else host.addresses()
     return ReportedState(
@@ -98,8 +100,10 @@ def report(  # noqa: PLR0913 - a report has many sources, each once
         clock=clock_state(seen.skew_s),
         journal=() if journal is None else tuple(_head(journal, lane) for lane in JournalLane),
         degraded=tuple(reason[:2000] for reason in degraded[:20]),
-        waiting=() if journal is None else _waiting(explain_all(journal, besides="heartbeat")),
-        locks=locks,
+        waiting=()
+        if journal is None
+        else _waiting(explain_all(journal, besides="heartbeat", held=held)),
+        locks=tuple(_lock(stream) for stream in held),
     )
 
 
@@ -112,6 +116,18 @@ def _update(stream: Stream[Any], progress_percent: int | None) -> UpdateReport:
         version=believed.target.version,
         state=stream.state,
         progress_percent=progress_percent if stream.state == "downloading" else None,
+    )
+
+
+def _lock(stream: Stream[Lease]) -> HeldLock:
+    """Times of the wall clock, as far as its error is known."""
+    lease = stream.believed
+    return HeldLock(
+        stream=stream.name,
+        owner=lease.owner,
+        reason=lease.holds_for,
+        since_ms=lease.since_ms,
+        until_ms=lease.until_ms,
     )
 
 

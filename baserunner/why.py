@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,15 +89,21 @@ def _held_up(why: Why, leases: list[Lease]) -> Why:
 
 
 def explain_all(
-    journal: Any, machine: str | None = None, *, besides: str | None = None
+    journal: Any,
+    machine: str | None = None,
+    *,
+    besides: str | None = None,
+    held: Sequence[Stream[Lease]] | None = None,
 ) -> list[Why]:
     """The answers for all open streams, the oldest first. `journal`: a Journal or a Reader.
 
-    `machine`: only this one, or only this stream. `besides`: all but this machine's.
+    `machine`: only this one, or only this stream. `besides`: all but this machine's. `held`: the update locks that are
+    held, where they are known already.
     A stream that this agent cannot read on (a newer agent wrote it) is parked: that is its answer.
     """
     answers = []
-    leases = [stream.believed for stream in open_leases(journal)[0]]
+    known = {stream.name: stream for stream in (open_leases(journal)[0] if held is None else held)}
+    leases = [stream.believed for stream in known.values()]
     for info in journal.open_streams():
         name = info.name.partition("/")[0]
         if machine not in {None, name, info.name} or name == besides:
@@ -106,7 +112,7 @@ def explain_all(
             answers.append(_parked(info.name, f"this agent knows no machine {name}"))
             continue
         try:
-            stream = recall(journal, info.name, MACHINES[name].machine)
+            stream = known.get(info.name) or recall(journal, info.name, MACHINES[name].machine)
         except Parked as parked:
             answers.append(_parked(info.name, str(parked)))
             continue

@@ -106,6 +106,8 @@ class UpdateLock:
 
     def _take_second(self) -> None:
         """Never there without its content: an empty file of this name is somebody else's."""
+        if os.path.lexists(self._second):
+            return
         temporary = self._path.with_name(TEMPORARY)
         try:
             temporary.unlink(missing_ok=True)

@@ -25,7 +25,6 @@ from baserunner.locks.told import Unreadable, ended_leases, holders, open_leases
 from baserunner.logs import Changes
 from baserunner.problems import LeaseRefused, LockProblem
 from interfaces.local import MOST_LOCKS, Acquire, Held, Lock, LockState, Release, Renew
-from interfaces.reported import HeldLock
 from interfaces.world import World, new_id, now_ms
 from journal.journal import Journal
 from journal.recall import Stream, recall
@@ -140,19 +139,10 @@ class Leases:
         self._begin()
         return tuple(self._told(stream) for stream in self._live())
 
-    def reported(self) -> tuple[HeldLock, ...]:
-        """Those that are live, as Cloudly is told of them: the wall clock as far as its error is known."""
+    def streams(self) -> tuple[Leased, ...]:
+        """Those that are live, the oldest first. Whoever has them need not read them: days of renewals are long."""
         self._begin()
-        return tuple(
-            HeldLock(
-                stream=stream.name,
-                owner=stream.believed.owner,
-                reason=stream.believed.holds_for,
-                since_ms=stream.believed.since_ms,
-                until_ms=stream.believed.until_ms,
-            )
-            for stream in self._live()
-        )
+        return tuple(self._live())
 
     def expire(self) -> None:
         """Write down what has ended by time. Raises JournalProblem."""

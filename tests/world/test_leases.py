@@ -22,7 +22,7 @@ from journal.facts import Fact
 from journal.reader import open_reader
 from simulators.world import run_virtual
 from tests.world.kit import KEY, Place, a_place, commit_of
-from tests.world.leasing import acquire, release
+from tests.world.leasing import acquire, release, renew
 
 Story = Callable[[Place], Awaitable[None]]
 APPLIED = ["apply-requested", "applied", "health-passed"]
@@ -138,6 +138,22 @@ def test_why_names_who_holds_the_update_up_and_until_when(tell: Tell) -> None:
         assert answer.until_ms == own.until_ms == own.since_ms + 600_000
         release(place, held)
         await place.until_state("app-update/2", "succeeded")
+
+    tell(story)
+
+
+def test_the_heartbeat_tells_the_same_without_reading_the_renewals(tell: Tell) -> None:
+    async def story(place: Place) -> None:
+        held = await staged_under_a_lease(place)
+        await place.world.sleep(100)
+        renew(place, held, ttl_s=700)
+
+        with open_reader(place.home) as reader:
+            read = explain_all(reader)
+            known = explain_all(reader, held=place.leases.streams())
+
+        assert known == read
+        assert {one.owner for one in known} >= {"onebox"}
 
     tell(story)
 
