@@ -22,7 +22,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, field_serializer
 
 from interfaces.reported import UpdateReport, Waiting
 from interfaces.wire import Id, Line, Wire
@@ -33,6 +33,10 @@ LEAST_TTL_S, MOST_TTL_S = 5.0, 3600.0
 """A holder that needs longer renews: a dead one must not hold an update up for more than an hour."""
 MOST_LOCKS = 16
 """Held at once on a device."""
+SOCKET_FILE, TOKEN_FILE = "agent.sock", "token"
+"""In the directory that the agent shares with a neighbour."""
+HOST = "baseos"
+"""What a request over the socket names as its host."""
 
 OwnerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
 LockId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -98,15 +102,27 @@ class Held(Wire):
     key: SecretStr
     """Renews and releases it; told this once (and again for the same `request_id`)."""
 
+    @field_serializer("key", when_used="json")
+    def _reveal(self, secret: SecretStr) -> str:
+        return secret.get_secret_value()
+
 
 class Renew(Wire):
     key: SecretStr
     ttl_s: float = Field(ge=LEAST_TTL_S, le=MOST_TTL_S)
     """From now on, not in addition."""
 
+    @field_serializer("key", when_used="json")
+    def _reveal(self, secret: SecretStr) -> str:
+        return secret.get_secret_value()
+
 
 class Release(Wire):
     key: SecretStr
+
+    @field_serializer("key", when_used="json")
+    def _reveal(self, secret: SecretStr) -> str:
+        return secret.get_secret_value()
 
 
 class Running(Wire):

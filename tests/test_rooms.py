@@ -22,6 +22,7 @@ PLANTED = {
     "rooms": ("journal/planted.py", "import interfaces.wire\n"),
     "device-and-control-plane": ("baserunner/planted.py", "import cloudly.planted\n"),
     "simulators": ("simulators/planted.py", "import journal.facts\n"),
+    "onebox": ("onebox/planted.py", "import journal.facts\n"),
     "transitions": ("cloudly/planted.py", "import transitions\n"),
     "machines": ("baserunner/planting/machine.py", "import time\n"),
     "rollouts": ("cloudly/rollouts/planted.py", "import sqlite3\n"),
