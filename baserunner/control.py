@@ -258,7 +258,7 @@ class Control:
 
     async def _request(self, node_id: str) -> HeartbeatRequest:
         shared = self._shared
-        sight = await look_at_supervisor(shared.near.supervisor)
+        sight = shared.sight = await look_at_supervisor(shared.near.supervisor)
         update = self._updates.current
         return HeartbeatRequest(
             node_id=node_id,

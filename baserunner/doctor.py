@@ -13,6 +13,7 @@ import httpx
 
 from baserunner.finding import LITTLE_SPACE_BYTES, NO_SUPERVISOR, Finding, clock_finding
 from baserunner.identity import FILE, read_identity
+from baserunner.local_api.look import look_at_local_api
 from baserunner.neighbours.supervisor import HttpSupervisor
 from baserunner.place import home_in, read_data_dir
 from baserunner.problems import IdentityProblem, NeighbourProblem, SettingsProblem
@@ -51,6 +52,8 @@ async def examine(environment: Environment) -> list[Finding]:
     plain = verification(settings.supervisor_address or "", None)
     async with httpx.AsyncClient(timeout=WITHIN_S, trust_env=False, verify=plain) as client:
         findings.append(await _supervisor(client, settings))
+    if settings.local_api is not None:
+        findings.append(await look_at_local_api(settings.local_api))
     return findings
 
 

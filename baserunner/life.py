@@ -1,8 +1,8 @@
 """One life of the agent: from an open journal until it is stopped, the journal fails, or its epoch is over.
 
-Six tasks share the journal, all in one event loop, each call to it synchronous: control (enroll, then heartbeat),
-updates, the keeper of leases, shipping, diagnoses, the desk (orders). What a task must not forget is in the journal;
-what is here may be forgotten.
+Six tasks share the journal, and a seventh where there is a local API; all in one event loop, each call to it
+synchronous: control (enroll, then heartbeat), updates, the keeper of leases, shipping, diagnoses, the desk (orders),
+and what a neighbour asks. What a task must not forget is in the journal; what is here may be forgotten.
 """
 
 from __future__ import annotations
@@ -70,9 +70,21 @@ class Life:
                 tasks.start_soon(self._shipping.run)
                 tasks.start_soon(self._diagnoses.run)
                 tasks.start_soon(self._desk.run, tasks)
+                tasks.start_soon(self._serve_neighbours)
         finally:
             control.end_runs_if_possible("stopped")
             self._shared.hold()
+
+    async def _serve_neighbours(self) -> None:
+        """What it needs is imported only where there is a local API: it is a tenth of the agent's memory."""
+        shared = self._shared
+        if shared.settings.local_api is None:
+            return
+        from baserunner.local_api.serve import Serving
+        from baserunner.local_api.view import AgentView
+
+        view = AgentView(shared, self._control, self._updates, shared.leases)
+        await Serving(shared.settings.local_api, shared.near, view, shared.leases).run()
 
     async def enroll(self, *, stop_when_refused: bool = False) -> Identity | None:
         """Enroll only, without a task beside it: what `baserunner enroll` does where no agent runs."""

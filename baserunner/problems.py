@@ -6,6 +6,7 @@
     │   └── IdentityDamaged its contents are no identity: it is kept aside, a new one is drawn
     ├── LockProblem         the update lock cannot be taken or released
     ├── LeaseRefused        a neighbour or an operator asked for what a lease does not allow: who asked
+    ├── LocalApiProblem     the local API cannot be served: the deployer's, or another agent's
     ├── EpochOver           this journal can no longer be continued: a new epoch begins
     └── NeighbourProblem    a neighbour did not answer as it should: the network's or the neighbour's
         ├── Unreachable     no answer at all, or not in time
@@ -51,6 +52,10 @@ class LeaseRefused(BaserunnerProblem):
         super().__init__(words)
         self.code = code
         self.words = words
+
+
+class LocalApiProblem(BaserunnerProblem):
+    """The local API cannot be served; the agent goes on without it, and tries again."""
 
 
 class EpochOver(BaserunnerProblem):

@@ -88,7 +88,7 @@ def report(  # noqa: PLR0913 - a report has many sources, each once
     return ReportedState(
         observed_generation=seen.observed_generation,
         release=sight.release,
-        update=None if update is None else _update(update, progress_percent),
+        update=update_report(update, progress_percent),
         supervisor=sight.report,
         host_os_version=device.os_version if device else None,
         addresses=addresses[:32],
@@ -102,12 +102,15 @@ def report(  # noqa: PLR0913 - a report has many sources, each once
         degraded=tuple(reason[:2000] for reason in degraded[:20]),
         waiting=()
         if journal is None
-        else _waiting(explain_all(journal, besides="heartbeat", held=held)),
+        else waiting(explain_all(journal, besides="heartbeat", held=held)),
         locks=tuple(_lock(stream) for stream in held),
     )
 
 
-def _update(stream: Stream[Any], progress_percent: int | None) -> UpdateReport:
+def update_report(stream: Stream[Any] | None, progress_percent: int | None) -> UpdateReport | None:
+    """None: there is no update."""
+    if stream is None:
+        return None
     believed = stream.believed
     return UpdateReport(
         stream=stream.name,
@@ -136,7 +139,7 @@ def _head(journal: Any, lane: JournalLane) -> Ack:
     return Ack(epoch=journal.epoch, lane=Lane(lane.value), seq=head.seq, hash=head.hash.hex())
 
 
-def _waiting(answers: list[Why]) -> tuple[Waiting, ...]:
+def waiting(answers: list[Why]) -> tuple[Waiting, ...]:
     return tuple(
         Waiting(
             stream=why.stream,

@@ -5,6 +5,7 @@ Secrets are read once and taken out of the environment of this process, so that 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -22,6 +23,19 @@ T = TypeVar("T")
 Environment = MutableMapping[str, str]
 
 SECRETS = ("BASEOS_JOIN_TOKEN", "BALENA_SUPERVISOR_API_KEY")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalApi:
+    """Where a neighbour app may ask, and who may."""
+
+    directory: Path
+    uids: frozenset[int]
+    """Who may ask over the socket."""
+    group: int | None = None
+    """Who may reach the socket and read the token, besides our own uid."""
+    port: int | None = None
+    """On 127.0.0.1, besides the socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,8 @@ class Settings:
     """Outside the data directory: where to hold how far the journal had come."""
     cloudly_ca: str | None = None
     """PEM of a CA to trust for Cloudly, beside the public ones."""
+    local_api: LocalApi | None = None
+    """None: there is none."""
 
     @property
     def home(self) -> Path:
@@ -75,6 +91,7 @@ def read_settings(environment: Environment) -> Settings:
         log_level=_choice(values, "BASEOS_LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
         anchor_dir=_directory(values, "BASEOS_ANCHOR_DIR"),
         cloudly_ca=_certificate(values, "BASEOS_CLOUDLY_CA"),
+        local_api=_local_api(values),
     )
     _check_together(settings)
     return settings
@@ -96,6 +113,43 @@ def _check_together(settings: Settings) -> None:
             "SERVEZONE_RUNTIME says this is another runtime; for this agent: "
             "SERVEZONE_RUNTIME=baseos"
         )
+
+
+def _local_api(values: Environment) -> LocalApi | None:
+    directory = _directory(values, "BASEOS_LOCAL_API_DIR", "/run/baseos")
+    group = _number(values, "BASEOS_LOCAL_API_GROUP", 0, 2**32 - 2, "4242")
+    port = _number(values, "BASEOS_LOCAL_API_PORT", 1, 65_535, "48485")
+    uids = _uids(values, "BASEOS_LOCAL_API_UIDS")
+    if directory is None:
+        for name in ("GROUP", "PORT", "UIDS"):
+            if f"BASEOS_LOCAL_API_{name}" in values:
+                raise SettingsProblem(
+                    f"BASEOS_LOCAL_API_{name} is set without BASEOS_LOCAL_API_DIR, where the socket and the "
+                    "token are; for example BASEOS_LOCAL_API_DIR=/run/baseos"
+                )
+        return None
+    return LocalApi(directory, uids, group=group, port=port)
+
+
+def _uids(values: Environment, name: str) -> frozenset[int]:
+    raw = values.get(name)
+    if raw is None:
+        return frozenset({0, os.geteuid()})
+    words = [word.strip() for word in raw.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,10}", word) for word in words):
+        raise SettingsProblem(f"{name} is malformed: it must be uids; for example {name}=0,1001")
+    return frozenset(map(int, words))
+
+
+def _number(values: Environment, name: str, least: int, most: int, example: str) -> int | None:
+    raw = values.get(name)
+    if raw is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}", raw) or not least <= int(raw) <= most:
+        raise SettingsProblem(
+            f"{name} must be a number from {least} to {most}; for example {name}={example}"
+        )
+    return int(raw)
 
 
 def _url(values: Environment, name: str, example: str) -> str:
@@ -152,10 +206,10 @@ def _seconds(values: Environment, name: str, default: float) -> float:
     return seconds
 
 
-def _directory(values: Environment, name: str) -> Path | None:
+def _directory(values: Environment, name: str, example: str = "/anchor") -> Path | None:
     raw = values.get(name)
     if raw is not None and not raw.startswith("/"):
-        raise SettingsProblem(f"{name} must be a whole path; for example {name}=/anchor")
+        raise SettingsProblem(f"{name} must be a whole path; for example {name}={example}")
     return Path(raw) if raw else None
 
 

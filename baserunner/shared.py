@@ -18,7 +18,7 @@ from baserunner.neighbours.cloudly import Cloudly
 from baserunner.neighbours.host import Host
 from baserunner.neighbours.supervisor import Supervisor
 from baserunner.recent import RecentLines
-from baserunner.report import Seen
+from baserunner.report import Seen, SupervisorSight
 from baserunner.settings import Settings
 from interfaces.desired import DesiredState
 from interfaces.world import World, new_id
@@ -55,6 +55,8 @@ class Shared:
     journal: Journal
     near: Neighbours
     seen: Seen = field(default_factory=Seen)
+    sight: SupervisorSight | None = None
+    """The last look at the Supervisor; None: there was none yet."""
     desired: DesiredState | None = None
     """What Cloudly wants; None while it has not said so, or does not know this node."""
     diagnosis: str | None = None

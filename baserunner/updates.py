@@ -78,6 +78,17 @@ class Updates:
             return ""
         return f"{update.name} is {update.state}"
 
+    def version_of(self, commit: str) -> str:
+        """What a release is called; empty: Cloudly does not want it now, and no update brings it."""
+        wanted = self._shared.desired.app if self._shared.desired else None
+        if wanted is not None and wanted.release == commit:
+            return wanted.version
+        believed = self.current.believed if self.current else None
+        for release in (believed.target, believed.rollback) if believed else ():
+            if release is not None and release.commit == commit:
+                return release.version
+        return ""
+
     def wanted_in_words(self) -> str:
         wanted = self._shared.desired.app if self._shared.desired else None
         if wanted is None:

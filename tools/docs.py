@@ -4,6 +4,7 @@
 - docs/cli.md: the `--help` of every command.
 - docs/schema/*.json: JSON Schema of what crosses a border, from `interfaces`.
 - docs/schema/openapi.json: the admin API, from its routes.
+- docs/schema/local-api.json: the device's local API, from its table of endpoints.
 
 A page is a function without arguments that returns text; the same code gives the same text, on any machine.
 """
@@ -79,6 +80,7 @@ def pages() -> dict[str, Page]:
         "machines.md": machines,
         "cli.md": command_lines,
         "schema/openapi.json": admin_api,
+        "schema/local-api.json": local_api,
         **{f"schema/{kebab(name)}.json": page for name, page in schemas()},
     }
 
@@ -178,13 +180,17 @@ def help_of(app: typer.Typer, path: tuple[str, ...]) -> str:
 
 
 def schemas() -> Iterator[tuple[str, Page]]:
-    """One page per model that is no part of another one: what is said in a request or in an answer."""
+    """One page per model that is no part of another one: what is said in a request or in an answer.
+
+    The local API's are in its own document.
+    """
     import interfaces
     from interfaces.wire import Wire as Base
 
     for found in pkgutil.iter_modules(interfaces.__path__, "interfaces."):
         importlib.import_module(found.name)
-    models = {model.__name__: model for model in Base.__subclasses__()}
+    said = (model for model in Base.__subclasses__() if model.__module__ != "interfaces.local")
+    models = {model.__name__: model for model in said}
     parts = {
         part for model in models.values() for part in model.model_json_schema().get("$defs", {})
     }
@@ -202,6 +208,12 @@ def admin_api() -> str:
     from cloudly.http.api.app import build
 
     return json.dumps(build().openapi(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def local_api() -> str:
+    from baserunner.local_api.described import document
+
+    return json.dumps(document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def kebab(name: str) -> str:

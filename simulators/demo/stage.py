@@ -22,7 +22,7 @@ PAGE_PORT = 8480
 PORT_TRIES = 3
 LOCK = "demo.lock"
 SHELL = "env.sh"
-ROOMS = ("data", "cloudly", "supervisor", "locks", "secrets", "logs")
+ROOMS = ("data", "cloudly", "supervisor", "locks", "local-api", "secrets", "logs")
 END_OF_LOG = 5
 STOP_WITHIN_S = 10.0
 UP_WITHIN_S = 30.0
@@ -42,6 +42,8 @@ class Stage:
     directory: Path
     speed: float
     log_level: str = "INFO"
+    local_api: bool = False
+    """Whether the agent serves neighbours."""
     world: RealWorld = field(default_factory=RealWorld)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -115,7 +117,9 @@ class Stage:
     @property
     def agent_environment(self) -> dict[str, str]:
         """What the agent and its CLI need, without the join token."""
+        local_api = {"BASEOS_LOCAL_API_DIR": str(self.directory / "local-api")}
         return {
+            **(local_api if self.local_api else {}),
             "BASEOS_CLOUDLY_URL": self.page,
             "BASEOS_DATA_DIR": str(self.directory / "data"),
             "BASEOS_LOCK_DIR": str(self.directory / "locks"),
