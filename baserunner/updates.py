@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from baserunner.app_update import machine as app_update
@@ -28,6 +29,8 @@ class Updates:
         self._attempted: set[str] = set()
         self._parked = ""
         self._unfit: dict[str, str] = {}
+        self._versions: dict[str, str] = {}
+        """By commit, of those that were asked for; empty: no attempt that is remembered names it."""
         self._lock_trouble = Changes()
         self.current: Stream[app_update.AppUpdate] | None = None
         self.progress_percent: int | None = None
@@ -79,14 +82,23 @@ class Updates:
         return f"{update.name} is {update.state}"
 
     def version_of(self, commit: str) -> str:
-        """What a release is called; empty: Cloudly does not want it now, and no update brings it."""
+        """What a release is called, by what Cloudly wants or wanted; empty: it is unknown here."""
         wanted = self._shared.desired.app if self._shared.desired else None
-        if wanted is not None and wanted.release == commit:
-            return wanted.version
-        believed = self.current.believed if self.current else None
-        for release in (believed.target, believed.rollback) if believed else ():
-            if release is not None and release.commit == commit:
-                return release.version
+        if wanted is not None:
+            self._versions[wanted.release] = wanted.version
+        if commit not in self._versions:
+            self._versions[commit] = self._version_attempted(commit)
+        return self._versions[commit]
+
+    def _version_attempted(self, commit: str) -> str:
+        for info in reversed(
+            self._shared.journal.streams("app-update", newest=REMEMBERED_ATTEMPTS)
+        ):
+            with contextlib.suppress(Parked):
+                believed = recall(self._shared.journal, info.name, app_update.MACHINE).believed
+                for release in (believed.target, believed.rollback):
+                    if release is not None and release.commit == commit:
+                        return release.version
         return ""
 
     def wanted_in_words(self) -> str:

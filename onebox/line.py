@@ -89,14 +89,20 @@ class Call(Generic[T]):
             try:
                 return self.answers.model_validate_json(response.content)
             except ValidationError:
-                raise Unreachable(f"what answers {self.path} is not BaseRunner") from None
+                raise _stranger(f"what answers {self.path} is not BaseRunner") from None
         try:
             problem = Problem.model_validate_json(response.content)
         except ValidationError:
-            raise Unreachable(f"{response.status_code} to {self.path}, in no words") from None
+            said = f"{response.status_code} to {self.path}, and not in BaseRunner's words"
+            raise _stranger(said) from None
         raise Refused(
             problem.status, problem.code, problem.detail, retry_after_s=problem.retry_after_s
         )
+
+
+def _stranger(said: str) -> Unreachable:
+    """Somebody else answers there: asking again would not change that."""
+    return Unreachable(said, passing=False)
 
 
 def _unreachable(address: Address, error: httpx.HTTPError) -> Unreachable:

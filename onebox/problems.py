@@ -18,9 +18,11 @@ class OneboxProblem(Exception):
 
 
 class Unreachable(OneboxProblem):
-    """No answer from BaseRunner. It was tried again already."""
+    """No answer from BaseRunner. `passing`: it may come back; it was tried again already."""
 
-    retry_after_s = 0.0
+    def __init__(self, text: str, *, passing: bool = True) -> None:
+        super().__init__(text)
+        self.retry_after_s = 0.0 if passing else None
 
 
 class Refused(OneboxProblem):

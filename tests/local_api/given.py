@@ -69,9 +69,10 @@ class Device:
         }
 
     def start(self) -> None:
-        """Returns when it serves."""
+        """Returns when it serves, and has forgotten who looked whether it does."""
         self.launch()
         self.until(self.answers)
+        pause(0.2)
 
     def launch(self) -> None:
         with (self.root / "log").open("ab") as log:
