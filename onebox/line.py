@@ -29,8 +29,8 @@ T = TypeVar("T", bound=Wire)
 
 TIMEOUT_S = 10.0
 """Longer than the agent lets any request take."""
-PAUSES_S = (0.1, 0.4, 1.0)
-"""Between tries: a busy agent is asked again after a second."""
+PAUSES_S = (0.1, 0.2, 0.3, 0.5, 1.0)
+"""Between tries; longer where the agent says so."""
 LOOPBACK = ("127.0.0.1", "localhost")
 
 

@@ -23,6 +23,7 @@ from baserunner.local_api.answers import RETRY_AFTER_S, Refusal, refused_raw
 from baserunner.local_api.connection import Http, connection
 from baserunner.local_api.limits import (
     MOST_CONNECTIONS,
+    MOST_OF_A_PEER,
     TAKE_IN_BURST,
     TAKE_IN_RATE,
     Bucket,
@@ -34,9 +35,11 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Connections looked at before the rest of the agent has its turn."""
-PAUSE_S = 0.1
+PAUSE_S = 0.02
 TELL_EVERY_S = 60.0
 UCRED = struct.Struct("3i")
+TOO_FAST = refused_raw(Refusal(429, "busy", retry_after_s=RETRY_AFTER_S))
+TOO_MANY = refused_raw(Refusal(503, "busy", retry_after_s=RETRY_AFTER_S))
 
 
 class Doorman:
@@ -48,7 +51,8 @@ class Doorman:
         self._tasks = tasks
         self._limits = Limits()
         self._looks = Bucket(TAKE_IN_RATE, TAKE_IN_BURST)
-        self._inside = 0
+        self._inside: Counter[int | None] = Counter()
+        """Open connections by uid."""
         self._refused: Counter[str] = Counter()
         self._told_at = -TELL_EVERY_S
         self._listeners: tuple[socket.socket, ...] = ()
@@ -110,30 +114,28 @@ class Doorman:
         uid = _uid(peer)
         if uid is not None and uid not in self._uids:
             self._count(f"uid {uid}")
-            words = f"uid {uid} may not ask here: see BASEOS_LOCAL_API_UIDS."
-            told = self._limits.may_be_told(now_s)
-            _turn_away(peer, Refusal(403, "not-allowed", words) if told else None)
+            _turn_away(peer, _not_you(uid) if self._limits.may_be_told(now_s) else b"")
         elif not self._limits.may_ask(uid, now_s):
             self._count(f"too many requests of uid {uid}")
-            _turn_away(peer, Refusal(429, "busy", retry_after_s=RETRY_AFTER_S))
-        elif self._inside >= MOST_CONNECTIONS:
-            self._count("too many connections")
-            _turn_away(peer, Refusal(503, "busy", retry_after_s=RETRY_AFTER_S))
+            _turn_away(peer, TOO_FAST)
+        elif self._inside.total() >= MOST_CONNECTIONS or self._inside[uid] >= MOST_OF_A_PEER:
+            self._count(f"too many connections of uid {uid}")
+            _turn_away(peer, TOO_MANY)
         else:
-            self._inside += 1
+            self._inside[uid] += 1
             self._tasks.start_soon(self._admit, peer, uid)
 
     async def _admit(self, peer: socket.socket, uid: int | None) -> None:
         assert self._http is not None  # noqa: S101 - begun
-        made = connection(self._http, uid, self._left)
+        made = connection(self._http, uid, lambda: self._left(uid))
         try:
             await asyncio.get_running_loop().connect_accepted_socket(made, peer)
         except OSError:  # gone already
             peer.close()
-            self._left()
+            self._left(uid)
 
-    def _left(self) -> None:
-        self._inside -= 1
+    def _left(self, uid: int | None) -> None:
+        self._inside[uid] -= 1
 
     def _count(self, what: str) -> None:
         """Told at once, and then once a minute with how many there were: a flood is one line."""
@@ -155,9 +157,14 @@ def _uid(peer: socket.socket) -> int | None:
     return int(UCRED.unpack(found)[1])
 
 
-def _turn_away(peer: socket.socket, refusal: Refusal | None) -> None:
+def _not_you(uid: int) -> bytes:
+    words = f"uid {uid} may not ask here: see BASEOS_LOCAL_API_UIDS."
+    return refused_raw(Refusal(403, "not-allowed", words))
+
+
+def _turn_away(peer: socket.socket, answer: bytes) -> None:
     """Without a word where there is none: a stranger who keeps asking is not answered."""
     with contextlib.suppress(OSError):
-        if refusal is not None:
-            peer.send(refused_raw(refusal))
+        if answer:
+            peer.send(answer)
     peer.close()

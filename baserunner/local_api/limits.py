@@ -14,9 +14,10 @@ PEER_RATE, PEER_BURST = 20.0, 40.0
 ALL_RATE, ALL_BURST = 50.0, 100.0
 STRANGER_RATE, STRANGER_BURST = 2.0, 5.0
 """So often a stranger is told that he is one."""
-TAKE_IN_RATE, TAKE_IN_BURST = 200.0, 64.0
+TAKE_IN_RATE, TAKE_IN_BURST = 500.0, 64.0
 """Connections that are looked at, whoever they are from. Beyond that they wait in the kernel, which is free."""
-MOST_CONNECTIONS = 8
+MOST_CONNECTIONS, MOST_OF_A_PEER = 8, 4
+"""At once. A request takes milliseconds: who has four open either floods or hangs, and others still get in."""
 
 
 @dataclass

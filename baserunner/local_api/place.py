@@ -31,8 +31,8 @@ from interfaces.world import World, new_secret
 LOCK_FILE, BOOT_FILE = "lock", "boot-id"
 MOST_PATH_BYTES = 107
 """What fits into sockaddr_un, with its end. Source: unix(7)."""
-BACKLOG = 16
-"""Who waits to be taken in; more are told at once that nobody is free."""
+BACKLOG = 64
+"""Who waits to be taken in, as many as are taken in at once (limits.py); more are told at once that nobody is free."""
 TOKEN = re.compile(rb"bct_[A-Za-z0-9_-]{43}")
 
 

@@ -44,6 +44,7 @@ class Stage:
     log_level: str = "INFO"
     local_api: bool = False
     """Whether the agent serves neighbours."""
+    heartbeat_every_s: float = 2.0
     world: RealWorld = field(default_factory=RealWorld)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -74,7 +75,7 @@ class Stage:
     async def start_cloudly(self) -> None:
         environment = {
             "CLOUDLY_DATA_DIR": str(self.directory / "cloudly"),
-            "CLOUDLY_HEARTBEAT_EVERY_S": "2",
+            "CLOUDLY_HEARTBEAT_EVERY_S": f"{self.heartbeat_every_s:g}",
             "CLOUDLY_LOG_LEVEL": self.log_level,
         }
         for left in reversed(range(PORT_TRIES)):

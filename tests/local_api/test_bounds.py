@@ -111,10 +111,11 @@ def test_a_request_that_does_not_come_to_its_end_is_hung_up_on(shared_device: De
     assert 4.5 < took_s < 9
 
 
-def test_who_does_not_read_his_answer_is_hung_up_on_too(device: Device) -> None:
-    """Else eight of them would keep everybody else out."""
+def test_who_keeps_connections_open_is_told_to_wait_until_they_are_hung_up_on(
+    device: Device,
+) -> None:
     device.start()
-    lines = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+    lines = [socket.socket(socket.AF_UNIX) for _ in range(4)]
     for line in lines:
         line.connect(str(device.socket))
     pause(0.1)
@@ -168,6 +169,23 @@ def test_the_group_alone_is_not_enough_and_with_the_uid_it_is(device: Device) ->
     assert json.loads(stranger.partition("\r\n\r\n")[2])["code"] == "not-allowed"
     assert neighbour.startswith("HTTP/1.1 200 ")
     assert "the local API refused: uid 1235" in device.log
+
+
+@as_root
+def test_a_peer_that_keeps_all_its_connections_open_keeps_no_other_one_out(device: Device) -> None:
+    device.more = {"BASEOS_LOCAL_API_GROUP": "4242", "BASEOS_LOCAL_API_UIDS": "0,1234"}
+    device.start()
+    lines = [socket.socket(socket.AF_UNIX) for _ in range(9)]
+    for line in lines:
+        line.connect(str(device.socket))
+    pause(0.1)
+
+    ours, theirs = handshake(device), as_another(device, 1234, 4242)
+
+    assert ours.startswith("HTTP/1.1 503 ")
+    assert theirs.startswith("HTTP/1.1 200 ")
+    for line in lines:
+        line.close()
 
 
 @as_root

@@ -33,11 +33,6 @@ from onebox.line import Call, Line, read_address
 from onebox.locks import Holding, Terms
 from tests.local_api.given import Device, pause
 
-# httpcore leaves the socket of a connect that failed to the garbage collector, which says so.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning"
-)
-
 BALENA = {
     "BALENA": "1",
     "RESIN": "1",
