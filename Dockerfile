@@ -21,6 +21,7 @@ COPY interfaces interfaces
 COPY baserunner baserunner
 RUN /build/bin/python -m hatchling build -t wheel -d /wheels/device
 COPY cloudly cloudly
+COPY onebox onebox
 COPY simulators simulators
 RUN /build/bin/python -m hatchling build -t wheel -d /wheels/all
 
@@ -40,8 +41,9 @@ FROM base AS device
 COPY --from=device-packages /opt/baseos /opt/baseos
 COPY docker/entrypoint.py /opt/baseos/entrypoint.py
 COPY docker/baserunner /usr/local/bin/baserunner
-# A new volume takes over this folder's owner.
-RUN install -d -o 1001 -g 1001 -m 0700 /data/baseos
+# A new volume takes over its folder's owner.
+RUN install -d -o 1001 -g 1001 -m 0700 /data/baseos \
+ && install -d -o 1001 -g 1001 -m 0750 /run/baseos
 ENV BASEOS_DATA_DIR=/data \
     SERVEZONE_RUNTIME=baseos
 # No USER: /usr/local/bin/baserunner starts as root, mends ownership, and becomes uid 1001 before the agent starts.

@@ -54,7 +54,7 @@ PAGES = {
     "device": Page("benchmarks.md", HEAD, (
         "bench_journal", "bench_card", "bench_growth", "bench_flash",
         "bench_cli", "bench_agent", "bench_chart", "bench_fuzz",
-        "bench_backend",
+        "bench_backend", "bench_local_api",
     ), KNOWN),
     "fleet": Page("benchmarks-fleet.md", FLEET_HEAD, ("bench_heartbeats", "bench_admission", "bench_hour")),
 }

@@ -33,6 +33,9 @@ PR_SET_NO_NEW_PRIVS = 38
 LOCK_DIR_MODE = 0o1777
 """What the Supervisor itself sets when it takes its first lock there (its lib/lockfile.ts); before that it is 0755."""
 
+LOCAL_API_MODE = 0o750
+"""Whoever is not in its group does not even reach the socket."""
+
 
 def main(argv: list[str]) -> NoReturn:
     if not argv:
@@ -43,6 +46,7 @@ def main(argv: list[str]) -> NoReturn:
         heal(
             home=Path(os.environ.get("BASEOS_DATA_DIR") or "/data") / "baseos",
             lock_dir=Path(os.environ.get("BASEOS_LOCK_DIR") or "/tmp/balena"),  # noqa: S108 - the Supervisor's place
+            local_api=local_api(),
         )
         give_up_root()
     forbid_new_privileges()
@@ -52,9 +56,16 @@ def main(argv: list[str]) -> NoReturn:
         sys.exit(f"entrypoint: cannot start {argv[0]}: {problem.strerror}")
 
 
-def heal(*, home: Path, lock_dir: Path) -> None:
+def local_api() -> Path | None:
+    """Where neighbours reach the agent; None: nowhere."""
+    place = os.environ.get("BASEOS_LOCAL_API_DIR", "").strip()
+    return Path(place) if place.startswith("/") else None
+
+
+def heal(*, home: Path, lock_dir: Path, local_api: Path | None = None) -> None:
     """Each part on its own: a read-only volume is no reason to leave the lock directory as it is."""
-    for mend, place in ((own_home, home), (own_lock_dir, lock_dir)):
+    parts = [(own_home, home), (own_lock_dir, lock_dir)]
+    for mend, place in parts if local_api is None else [*parts, (own_local_api, local_api)]:
         try:
             mend(place)
         except OSError as problem:
@@ -97,6 +108,23 @@ def own_lock_dir(lock_dir: Path) -> None:
         os.chown(lock_dir, AGENT, -1)
     if stat.S_IMODE(found.st_mode) != LOCK_DIR_MODE:
         lock_dir.chmod(LOCK_DIR_MODE)
+
+
+def own_local_api(place: Path) -> None:
+    """The agent's own, and of the group of neighbours where there is one: the agent is not in it, so root gives it."""
+    if place.is_symlink() or not place.is_dir():
+        say(f"{place} is missing: is a volume mounted there (BASEOS_LOCAL_API_DIR)?")
+        return
+    chosen = os.environ.get("BASEOS_LOCAL_API_GROUP", "").strip()
+    group = int(chosen) if chosen.isdecimal() and len(chosen) < 10 else AGENT
+    found = place.stat()
+    if (found.st_uid, found.st_gid) != (AGENT, group):
+        os.chown(place, AGENT, group)
+    for entry in place.iterdir():
+        os.chown(entry, AGENT, group, follow_symlinks=False)
+    mode = LOCAL_API_MODE if group == AGENT else LOCAL_API_MODE | stat.S_ISGID
+    if stat.S_IMODE(found.st_mode) != mode:
+        place.chmod(mode)
 
 
 def give_up_root() -> None:

@@ -100,8 +100,16 @@ def _own(chosen: LocalApi) -> None:
     if chosen.group is not None:
         _give_to(place, chosen.group, found.st_gid)
         mode |= stat.S_ISGID
-    if stat.S_IMODE(found.st_mode) != mode:
-        place.chmod(mode)
+    if stat.S_IMODE(found.st_mode) == mode:
+        return
+    place.chmod(mode)
+    if (
+        stat.S_IMODE(place.lstat().st_mode) != mode
+    ):  # who is not in the group cannot hand it on: chmod(2)
+        raise LocalApiProblem(
+            f"{place} cannot hand its group on to what is made in it (BASEOS_LOCAL_API_GROUP): "
+            f"the container's entrypoint does that as root; elsewhere make it with mode {mode:o}"
+        )
 
 
 def _give_to(place: Path, group: int, has: int) -> None:

@@ -32,13 +32,16 @@ class Container:
     def home(self) -> Path:
         return self.data / "baseos"
 
-    def start(self, *program: str, data: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def start(
+        self, *program: str, data: Path | None = None, **more: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-I", str(ENTRYPOINT), *program],
             env={
                 "PATH": "/usr/bin:/bin",
                 "BASEOS_DATA_DIR": str(data or self.data),
                 "BASEOS_LOCK_DIR": str(self.locks),
+                **more,
             },
             capture_output=True,
             text=True,
@@ -205,3 +208,48 @@ def test_a_program_that_is_not_there_is_named(container: Container) -> None:
 
     assert outcome.returncode == 1
     assert "cannot start /nowhere/baserunner: No such file or directory" in outcome.stderr
+
+
+@as_root
+def test_a_volume_for_neighbours_is_the_agents_with_all_that_is_in_it(container: Container) -> None:
+    place = container.data / "api"
+    place.mkdir(mode=0o777)
+    (place / "lock").touch(mode=0o600)
+    (place / "link").symlink_to(container.data)
+
+    outcome = container.start("true", BASEOS_LOCAL_API_DIR=str(place))
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert {owner(place), owner(place / "lock"), owner(place / "link")} == {(AGENT, AGENT)}
+    assert owner(container.data) == (0, 0)
+    assert place.stat().st_mode & 0o7777 == 0o750
+
+
+@as_root
+def test_a_group_of_neighbours_gets_what_the_agent_makes_there(container: Container) -> None:
+    place = container.data / "api"
+    place.mkdir()
+
+    container.start(
+        *("touch", str(place / "token")),
+        BASEOS_LOCAL_API_DIR=str(place),
+        BASEOS_LOCAL_API_GROUP="4242",
+    )
+
+    assert owner(place) == (AGENT, 4242)
+    assert owner(place / "token") == (AGENT, 4242)
+    assert place.stat().st_mode & 0o7777 == 0o2750
+
+
+@as_root
+def test_a_missing_or_linked_volume_for_neighbours_is_said_and_the_agent_starts(
+    container: Container,
+) -> None:
+    (container.data / "link").symlink_to(container.locks)
+
+    for name in ("nothing", "link"):
+        outcome = container.start("echo", "on", BASEOS_LOCAL_API_DIR=str(container.data / name))
+
+        assert outcome.stdout == "on\n"
+        assert "is a volume mounted there (BASEOS_LOCAL_API_DIR)?" in outcome.stderr
+    assert owner(container.locks) == (AGENT, owner(container.locks)[1])

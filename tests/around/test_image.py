@@ -48,8 +48,19 @@ def test_the_fleet_app_uses_only_fields_that_the_supervisor_keeps(agent: Any) ->
 def test_the_data_is_in_a_named_volume_because_the_supervisor_ignores_bind_mounts(
     agent: Any,
 ) -> None:
-    assert [one for one in agent["volumes"] if isinstance(one, str)] == ["baseos-data:/data"]
-    assert set(compose("docker-compose.yml")["volumes"]) == {"baseos-data"}
+    mounted = ["baseos-data:/data", "neighbour:/run/baseos"]
+    assert [one for one in agent["volumes"] if isinstance(one, str)] == mounted
+    assert set(compose("docker-compose.yml")["volumes"]) == {"baseos-data", "neighbour"}
+
+
+def test_the_desks_neighbour_reaches_the_agent_where_it_serves_and_cannot_write_there(
+    agent: Any,
+) -> None:
+    neighbour = compose("compose.dev.yml")["services"]["neighbour"]
+
+    place = agent["environment"]["BASEOS_LOCAL_API_DIR"]
+    assert f"neighbour:{place}:ro" in neighbour["volumes"]
+    assert neighbour["environment"]["BASEOS_AGENT_URL"] == f"unix://{place}/agent.sock"
 
 
 def test_the_supervisors_address_and_key_are_asked_for_by_label(agent: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from baserunner.place import read_data_dir
 from baserunner.problems import SettingsProblem
-from baserunner.settings import read_settings
+from baserunner.settings import LocalApi, read_settings
 
 CANARY = "bjt_canary-canary-canary-canary-canary-canary-1"
 
@@ -40,6 +41,17 @@ def test_the_one_setting_that_must_be_there_is_cloudlys_address() -> None:
         ({"BALENA_SUPERVISOR_API_KEY": "abcdef0123"}, "BALENA_SUPERVISOR_ADDRESS"),
         ({"BALENA_DEVICE_UUID": "../../etc"}, "BALENA_DEVICE_UUID"),
         ({"SERVEZONE_RUNTIME": "docker"}, "SERVEZONE_RUNTIME"),
+        ({"BASEOS_LOCAL_API_DIR": "run/baseos"}, "BASEOS_LOCAL_API_DIR"),
+        ({"BASEOS_LOCAL_API_PORT": "48485"}, "BASEOS_LOCAL_API_DIR"),
+        ({"BASEOS_LOCAL_API_DIR": "/run/b", "BASEOS_LOCAL_API_PORT": "0"}, "BASEOS_LOCAL_API_PORT"),
+        (
+            {"BASEOS_LOCAL_API_DIR": "/run/b", "BASEOS_LOCAL_API_UIDS": "0,me"},
+            "BASEOS_LOCAL_API_UIDS",
+        ),
+        (
+            {"BASEOS_LOCAL_API_DIR": "/run/b", "BASEOS_LOCAL_API_GROUP": "-1"},
+            "BASEOS_LOCAL_API_GROUP",
+        ),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it_and_shows_no_secret(
@@ -76,3 +88,24 @@ def test_secrets_are_taken_out_of_the_environment_and_shown_by_no_repr() -> None
 def test_reading_a_journal_needs_no_settings_but_the_data_directory() -> None:
     assert read_data_dir({}) == Path("/data")
     assert read_data_dir({"BASEOS_DATA_DIR": "/elsewhere"}) == Path("/elsewhere")
+
+
+def test_there_is_no_local_api_unless_it_has_a_place_and_then_it_is_for_us_and_root() -> None:
+    cloudly = {"BASEOS_CLOUDLY_URL": "https://cloudly.example"}
+
+    without = read_settings(dict(cloudly))
+    usual = read_settings({**cloudly, "BASEOS_LOCAL_API_DIR": "/run/baseos"})
+    chosen = read_settings(
+        {
+            **cloudly,
+            "BASEOS_LOCAL_API_DIR": "/run/baseos",
+            "BASEOS_LOCAL_API_UIDS": "1001, 1002",
+            "BASEOS_LOCAL_API_GROUP": "4242",
+            "BASEOS_LOCAL_API_PORT": "48485",
+        }
+    )
+
+    place = Path("/run/baseos")
+    assert without.local_api is None
+    assert usual.local_api == LocalApi(place, frozenset({0, os.geteuid()}))
+    assert chosen.local_api == LocalApi(place, frozenset({1001, 1002}), group=4242, port=48485)

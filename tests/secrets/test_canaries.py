@@ -15,6 +15,7 @@ import anyio
 import httpx
 import pytest
 
+from onebox import AsyncBaseOSRuntime, detect_async
 from simulators.demo.script import _set_release
 from simulators.demo.stage import Stage
 
@@ -25,6 +26,8 @@ ALLOWED = {
     "former node token": {"data/baseos/state.json"},
     "enrollment secret": {"data/baseos/state.json"},
     "join token": {"secrets/join-token"},
+    "capability token": {"local-api/token"},
+    "lock key": set(),
     "Supervisor key": set(),
 }
 """Where a secret must be, and nowhere else. `secrets/join-token` is the simulated Supervisor's configuration, and
@@ -95,8 +98,8 @@ def left_behind(stage: Stage) -> Iterator[tuple[str, bytes]]:
         yield f"command line of {name}", Path(f"/proc/{process.pid}/cmdline").read_bytes()
 
 
-async def a_story(stage: Stage) -> str:
-    """Enroll, update, lose the Supervisor's trust, be refused; returns the join token."""
+async def a_story(stage: Stage) -> tuple[str, str]:
+    """Enroll, update, lose the Supervisor's trust, be refused, hold a lock; returns join token and the lock's key."""
     await stage.start_cloudly()
     made = json.loads(stage.ask(["cloudly", "token", "create", "--json"]))
     join_token: str = made["token"]
@@ -108,7 +111,27 @@ async def a_story(stage: Stage) -> str:
     await until(stage, lambda: json.loads(ask_status(stage))["update_state"] == "succeeded")
     stage.ask(["cloudly", "node", "rotate", "--all"])
     await until(stage, lambda: token_generation(stage) == 2)
-    return join_token
+    return join_token, await a_neighbour(stage)
+
+
+async def a_neighbour(stage: Stage) -> str:
+    """It holds a lock, and asks with a wrong token, too; returns the lock's key."""
+    place = stage.directory / "local-api"
+    wrong = stage.directory / "secrets" / "wrong-token"
+    wrong.write_text("bct_" + "w" * 43)
+    for token_file in (wrong, place / "token"):
+        environment = {
+            "SERVEZONE_RUNTIME": "baseos",
+            "BASEOS_AGENT_URL": f"unix://{place / 'agent.sock'}",
+            "BASEOS_AGENT_TOKEN_FILE": str(token_file),
+        }
+        found = await detect_async(environment)
+    assert isinstance(found, AsyncBaseOSRuntime)
+    async with found, found.update_lock("canary", "holds it for a while") as lock:
+        await stage.world.sleep(0.5)
+        key = lock._holding.held
+        assert key is not None
+        return key.key.get_secret_value()
 
 
 def token_generation(stage: Stage) -> int:
@@ -153,9 +176,9 @@ def provoke_errors(stage: Stage, join_token: str) -> Iterator[tuple[str, bytes]]
 
 
 def test_secrets_are_found_only_in_their_files(tmp_path: Path) -> None:
-    stage = Stage(tmp_path / "stage", speed=10, log_level="DEBUG")
+    stage = Stage(tmp_path / "s", speed=10, log_level="DEBUG", local_api=True)
     try:
-        join_token = anyio.run(a_story, stage)
+        join_token, lock_key = anyio.run(a_story, stage)
         texts = dict(left_behind(stage)) | dict(provoke_errors(stage, join_token))
     finally:
         stage.end()
@@ -165,6 +188,8 @@ def test_secrets_are_found_only_in_their_files(tmp_path: Path) -> None:
         "former node token": identity["former_tokens"][0]["token"],
         "enrollment secret": identity["enrollment_secret"],
         "join token": join_token,
+        "capability token": texts["local-api/token"].decode(),
+        "lock key": lock_key,
         "Supervisor key": stage.supervisor_key,
     }
 
