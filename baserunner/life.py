@@ -83,7 +83,7 @@ class Life:
         from baserunner.local_api.serve import Serving
         from baserunner.local_api.view import AgentView
 
-        view = AgentView(shared, self._control, self._updates, shared.leases)
+        view = AgentView(shared, self._control, self._updates)
         await Serving(shared.settings.local_api, shared.near, view, shared.leases).run()
 
     async def enroll(self, *, stop_when_refused: bool = False) -> Identity | None:

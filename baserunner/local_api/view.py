@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from baserunner import __version__
 from baserunner.control import Control
-from baserunner.local_api.app import Leases
 from baserunner.report import update_report, waiting
 from baserunner.shared import Shared
 from baserunner.updates import Updates
@@ -20,11 +19,10 @@ KEEP_S = 1.0
 class AgentView:
     """Of one life of the agent."""
 
-    def __init__(self, shared: Shared, control: Control, updates: Updates, leases: Leases) -> None:
+    def __init__(self, shared: Shared, control: Control, updates: Updates) -> None:
         self._shared = shared
         self._control = control
         self._updates = updates
-        self._leases = leases
         self._kept: RuntimeStatus | None = None
         self._kept_at = 0.0
 
@@ -41,7 +39,7 @@ class AgentView:
         now_s = self._shared.near.world.monotonic()
         if self._kept is None or now_s - self._kept_at >= KEEP_S:
             self._kept, self._kept_at = self._look(), now_s
-        locks = self._leases.held()
+        locks = self._shared.leases.held()
         why_not = why_not_reboot(self._updates.why_not_reboot(), locks)
         return self._kept.model_copy(
             update={"locks": locks, "may_reboot": not why_not, "why_not_reboot": why_not}
@@ -49,6 +47,7 @@ class AgentView:
 
     def _look(self) -> RuntimeStatus:
         shared, update = self._shared, self._updates.current
+        held = shared.leases.streams()
         open_update = update if update is not None and not update.ended else None
         return RuntimeStatus(
             node_id=self._node_id(),
@@ -56,7 +55,7 @@ class AgentView:
             enrollment=self._control.enrollment_in_words()[:2000],
             release=self._running(),
             update=update_report(open_update, self._updates.progress_percent),
-            waiting=waiting(explain_all(shared.journal, besides="heartbeat")),
+            waiting=waiting(explain_all(shared.journal, besides="heartbeat", held=held)),
             locks=(),
             may_reboot=True,
             why_not_reboot=(),
