@@ -127,12 +127,13 @@ class Yard:
         request = f"GET /v1/status HTTP/1.1\r\nhost: baseos\r\n{authorization}\r\n".encode()
         return lambda: _answer(self.place, request)
 
-    def posts_ten_megabytes(self) -> str:
+    def posts_ten_megabytes(self) -> Callable[[], str]:
+        """Made once: copying them would keep both cores busy, whoever is asked."""
         head = "POST /v1/locks HTTP/1.1\r\nhost: baseos\r\ncontent-length: 10485760\r\n"
         token = (self.place / "token").read_text()
         kind = "content-type: application/json\r\n"
-        request = f"{head}{kind}authorization: Bearer {token}\r\n\r\n".encode()
-        return _answer(self.place, request + TEN_MB)
+        request = f"{head}{kind}authorization: Bearer {token}\r\n\r\n".encode() + TEN_MB
+        return lambda: _answer(self.place, request)
 
     def begins_and_waits(self) -> str:
         return _answer(self.place, b"GET /v1/sta", hold_s=1.0)
@@ -213,7 +214,7 @@ def measured(yard: Yard, seconds: float) -> dict[str, Told]:
         "an old token": (yard.asks(old), ATTACKER),
         "another uid, with the token": (yard.asks(good), STRANGER),
         "a neighbour gone mad, with the token": (yard.asks(good), ATTACKER),
-        "bodies of 10 MB, with the token": (yard.posts_ten_megabytes, ATTACKER),
+        "bodies of 10 MB, with the token": (yard.posts_ten_megabytes(), ATTACKER),
         "requests that never end": (yard.begins_and_waits, ATTACKER),
     }
     return {name: yard.under(attack, uid, seconds) for name, (attack, uid) in ways.items()}
