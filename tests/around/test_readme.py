@@ -55,6 +55,9 @@ def test_the_defaults_in_the_readme_are_the_agents() -> None:
         "BASEOS_CLOUDLY_CA",
         "BASEOS_CONFIG_JSON",
         "BASEOS_JOIN_TOKEN",
+        "BASEOS_LOCAL_API_DIR",
+        "BASEOS_LOCAL_API_GROUP",
+        "BASEOS_LOCAL_API_PORT",
         "SERVEZONE_RUNTIME",
     }
 
