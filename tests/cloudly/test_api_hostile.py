@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from functools import cache
 from typing import Any
 
 import pytest
@@ -39,12 +40,17 @@ JSON = st.recursive(
 )
 
 
+@cache
+def document() -> dict[str, Any]:
+    """What the API says of itself; it takes a second to make."""
+    return build().openapi()
+
+
 def described() -> list[tuple[str, str, dict[str, Any]]]:
     """Path, method and operation, as the API describes itself."""
-    document = build().openapi()
     return [
         (path, method, operation)
-        for path, item in document["paths"].items()
+        for path, item in document()["paths"].items()
         for method, operation in item.items()
     ]
 
@@ -55,7 +61,7 @@ def fields_of(operation: dict[str, Any]) -> list[str]:
     if content is None:
         return []
     name = content["schema"]["$ref"].rpartition("/")[2]
-    schema = build().openapi()["components"]["schemas"][name]
+    schema = document()["components"]["schemas"][name]
     return list(schema["properties"])
 
 

@@ -11,11 +11,13 @@ from cloudly.http.api.door import PERMISSION
 from interfaces.problem import PROBLEM_MEDIA_TYPE
 
 PREFIX = "/api/v1"
+_MADE: dict[tuple[int, ...], dict[str, Any]] = {}
 
 
 def described(api: FastAPI) -> dict[str, Any]:
-    """The same text for the same code, wherever it is served."""
-    if api.openapi_schema is None:
+    """The same text for the same routes, wherever they are served; it takes a second to make, so it is made once."""
+    routes = tuple(map(id, api.routes))  # they live as long as their modules
+    if routes not in _MADE:
         document = get_openapi(
             title="Cloudly",
             version="1",
@@ -32,8 +34,8 @@ def described(api: FastAPI) -> dict[str, Any]:
         for path in document["paths"].values():
             for operation in path.values():
                 _tell(operation)
-        api.openapi_schema = document
-    return api.openapi_schema
+        _MADE[routes] = document
+    return _MADE[routes]
 
 
 def _tell(operation: dict[str, Any]) -> None:
