@@ -52,7 +52,9 @@ async def test_a_pin_holds_a_node_to_a_release_until_it_is_lifted(
     anna.orders("1.1.0")
 
     assert await wanted_of(device) == "1.1.0"
-    assert [act for _, act, _ in anna.audited()] == ["node.pinned", "node.unpinned"]
+    ordered = "node.release_set"
+    acts = [act for _, act, _ in anna.audited()]
+    assert acts == ["node.pinned", ordered, "node.unpinned", ordered]
 
 
 async def test_a_pin_without_a_release_holds_what_runs_and_nothing_before_that(
