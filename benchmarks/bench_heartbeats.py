@@ -93,7 +93,7 @@ def _told(seen: Seen) -> str:
 def waits(yard: Yard, big: int) -> list[str]:
     """What a node waits for its answer, where nodes come at their own rate; a unit is two requests."""
     lines = []
-    for name, make, middle, most in (("SQLite", "sqlite", 10, 250), ("PostgreSQL", "pg", 10, 50)):
+    for name, make, middle, most in (("SQLite", "sqlite", 10, 250), ("PostgreSQL", "pg", None, 50)):
         load = units(yard, make, big, OPEN_PER_S // 2 * OPEN_S, OPEN_PER_S / 2)
         seen = run(yard, make, big, load)
         both = seen.took.both
