@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,25 +52,13 @@ def _noted(order: str) -> Callable[..., None]:
     return command
 
 
-def _reasoned(order: str) -> Callable[..., None]:
+def _reasoned(order: str, unsaid: Any = ...) -> Callable[..., None]:
+    """`unsaid`: the reason where none is given; `...`: one must be."""
+
     def command(
         rollout: Number,
         *,
-        reason: Reason,
-        by: ByOption = None,
-        as_json: AsJson = False,
-        data_dir: DataDir = None,
-    ) -> None:
-        _order(rollout, order, by, as_json, data_dir, reason=reason)
-
-    return command
-
-
-def _maybe_reasoned(order: str) -> Callable[..., None]:
-    def command(
-        rollout: Number,
-        *,
-        reason: Reason = "",
+        reason: Reason = unsaid,
         by: ByOption = None,
         as_json: AsJson = False,
         data_dir: DataDir = None,
@@ -107,7 +96,7 @@ def _order(
     typer.echo(f"rollout {number} is {done.believed.state}")
 
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[[str], Callable[..., None]], str]] = {
     "ask-approval": (_plain, "Ask somebody to approve a draft."),
     "approve": (_noted, "Say yes to a rollout that waits for approval."),
     "refuse": (_reasoned, "Say no to a rollout that waits for approval: it is a draft again."),
@@ -115,7 +104,7 @@ COMMANDS = {
     "start": (_plain, "Start it: the first phase opens, and nodes are let in as they check in."),
     "pause": (_reasoned, "Let nobody more in; what is in flight goes on."),
     "resume": (
-        _maybe_reasoned,
+        partial(_reasoned, unsaid=""),
         "Go on after a pause; after a halt, with a reason, and the evidence starts afresh.",
     ),
     "halt": (_reasoned, "Do what the evidence would do."),
